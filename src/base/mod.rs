@@ -1,0 +1,13 @@
+//! What every other module may use: the clock, secrets, units and the task set.
+
+mod clock;
+mod name;
+mod secret;
+mod tasks;
+mod units;
+
+pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};
+pub use name::{Name, NameError};
+pub use secret::Secret;
+pub use tasks::Tasks;
+pub use units::{ByteSize, Rate, UnitError, format_duration, parse_duration};

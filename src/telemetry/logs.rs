@@ -1,0 +1,144 @@
+//! How logging is set up.
+
+use std::io::IsTerminal;
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::{LogFormat, LogSettings};
+
+/// Why logging cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// A filter that is none.
+    #[error(
+        "`{level}` is not a log level: {why}; write one of error, warn, info, debug, trace, off, or `info,target=debug`"
+    )]
+    Filter {
+        /// What was written.
+        level: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Something else has set up logging in this process.
+    #[error("logging is set up already")]
+    SetUpAlready,
+}
+
+/// Sends the program's log lines to standard error, as `settings` say.
+///
+/// # Errors
+/// [`LogError`] if the filter cannot be read, or logging is set up already.
+pub fn init(settings: &LogSettings) -> Result<(), LogError> {
+    let json = match settings.format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
+    };
+    let subscriber = subscriber(&settings.level, json, std::io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::SetUpAlready)
+}
+
+/// Checks a level or filter.
+///
+/// # Errors
+/// [`LogError::Filter`] if it cannot be read.
+pub fn check_level(level: &str) -> Result<(), LogError> {
+    filter(level).map(|_filter| ())
+}
+
+fn subscriber<W>(level: &str, json: bool, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, LogError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(writer);
+    Ok(if json {
+        Box::new(builder.json().flatten_event(true).with_current_span(false).finish())
+    } else {
+        Box::new(builder.with_ansi(std::io::stderr().is_terminal()).finish())
+    })
+}
+
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+fn filter(level: &str) -> Result<EnvFilter, LogError> {
+    let refuse = |why: String| LogError::Filter { level: level.to_owned(), why };
+    let parts: Vec<&str> = level.split(',').map(str::trim).collect();
+    // To the filter a word that is no level is a target, and turns everything else off: a typo would go dark.
+    let is_known = |part: &str| part.contains('=') || LEVELS.iter().any(|known| part.eq_ignore_ascii_case(known));
+    if let Some(unknown) = parts.iter().find(|part| !is_known(part)) {
+        return Err(refuse(format!("`{unknown}` is unknown")));
+    }
+    EnvFilter::try_new(parts.join(",")).map_err(|error| refuse(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Captured {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    fn logged(level: &str, json: bool) -> String {
+        let captured = Captured::default();
+        let subscriber = subscriber(level, json, captured.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!("too fine");
+            tracing::info!(source = "acme", "kept");
+        });
+        let bytes = captured.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_with_the_fields_beside_the_message() {
+        let text = logged("info", true);
+        let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        assert_eq!(
+            (&line["message"], &line["source"], &line["level"]),
+            (&"kept".into(), &"acme".into(), &"INFO".into())
+        );
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn text_is_for_people_and_the_level_is_obeyed() {
+        let text = logged("info", false);
+        assert!(text.contains("kept") && text.contains("source=\"acme\""), "{text}");
+        assert_eq!(logged("off", false), "");
+        assert!(logged("debug", false).contains("too fine"));
+        assert_eq!(logged("info,forebay=warn", true), "");
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_an_error_that_says_what_to_write() {
+        for level in ["", "loud", "inof", "info,,warn", "info,forebay=loud", "warn, verbose"] {
+            let error = check_level(level).unwrap_err().to_string();
+            assert!(error.contains("error, warn, info, debug, trace, off"), "{level}: {error}");
+        }
+        for level in ["info", "WARN", "off", "info,forebay::journal=debug", "warn, hyper=error"] {
+            check_level(level).unwrap();
+        }
+    }
+}
