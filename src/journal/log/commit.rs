@@ -1,0 +1,306 @@
+//! From a batch to the disk: where a record stands, one write, one flush, and who is told when.
+//!
+//! Within a batch, what need not be durable (an attempt about to run, a delivery made) counts as soon as
+//! it is written; the rest counts after the flush. A flush that fails ends the journal: the kernel may drop
+//! the dirty pages and call the next flush good (Rebello et al., USENIX ATC 2020), so it must be opened anew.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use super::RETRY_AFTER;
+use super::claims::{Claims, Held};
+use super::entry::Segment;
+use super::record::{Home, Record};
+use super::segment::{self, HEADER_BYTES, SegmentKey};
+use super::state::{EventFacts, Rearmed, State};
+use super::writer::{Active, Reply, Writer};
+use crate::admit::Lease;
+use crate::base::UnixMillis;
+use crate::event::DeliveryId;
+use crate::journal::{AppendError, Appended, JournalError, Position, Room, Verdict};
+
+/// Why the writer could not write.
+#[derive(Clone, Debug)]
+pub enum Broken {
+    /// No space; the log is as it was.
+    Full,
+    /// The journal has failed.
+    Failed(Arc<str>),
+}
+
+/// What is gathered before it is written.
+#[derive(Default)]
+pub struct Batch {
+    pub bytes: Vec<u8>,
+    pub durable: bool,
+    claimed: Vec<[u8; 16]>,
+    /// Counts once written.
+    pub early: Vec<Effect>,
+    /// Counts once durable.
+    pub late: Vec<Effect>,
+    pub replies: Vec<Told>,
+    /// What the batch's events have in the budget of bytes in flight; given back with it.
+    pub leases: Vec<Lease>,
+}
+
+impl Batch {
+    /// Bytes gathered so far.
+    pub fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Claims `hash` for `held`, unless the batch cannot be written.
+    pub fn claim(&mut self, claims: &mut Claims, hash: [u8; 16], held: Held) {
+        claims.give(hash, held);
+        self.claimed.push(hash);
+    }
+
+    /// Makes the commit flush, whatever is in it.
+    pub fn must_be_durable(&mut self) {
+        self.durable = true;
+    }
+}
+
+/// A change to the state, once its record is written or durable.
+pub enum Effect {
+    Event { at: Position, first: u32, facts: EventFacts },
+    Started { id: DeliveryId, home: Home, number: u32 },
+    Settled { id: DeliveryId, home: Home, verdict: Verdict, at: UnixMillis },
+    Rearmed { rearmed: Rearmed, record_at: Position },
+}
+
+/// Who is told what, and when.
+pub enum Told {
+    Append(Reply<Appended, AppendError>, Appended),
+    Early(Reply<(), JournalError>),
+    Late(Reply<(), JournalError>),
+    Rearm(Reply<Vec<DeliveryId>, JournalError>, Vec<DeliveryId>),
+}
+
+impl Writer {
+    /// Adds a record that is not an event.
+    pub fn add(&mut self, record: &Record, batch: &mut Batch) -> Result<Position, Broken> {
+        let (kind, payload) = record.encode();
+        let at = self.place(payload.len(), batch)?;
+        self.frame(kind, 0, &payload, batch);
+        Ok(at)
+    }
+
+    /// Frames a record into the batch.
+    pub fn frame(&mut self, kind: u8, entry: u32, payload: &[u8], batch: &mut Batch) {
+        let offset = self.active.length + u32::try_from(batch.bytes.len()).unwrap_or(0);
+        let key = SegmentKey { store: self.store, number: self.active.number };
+        segment::frame(&mut batch.bytes, key, offset, kind, entry, payload);
+    }
+
+    /// Where a record with `payload` bytes will stand. Begins a new segment where this one is full.
+    pub fn place(&mut self, payload: usize, batch: &mut Batch) -> Result<Position, Broken> {
+        if let Room::Failed(why) = self.gauges.room() {
+            return Err(Broken::Failed(why));
+        }
+        let size = u32::try_from(segment::record_bytes(payload)).unwrap_or(u32::MAX);
+        let filled = |writer: &Self, batch: &Batch| {
+            writer.active.length.saturating_add(u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX))
+        };
+        let before = filled(self, batch);
+        if before > HEADER_BYTES && before.saturating_add(size) > self.limits.segment_bytes {
+            self.commit(batch)?;
+            self.roll()?;
+        }
+        Ok(segment::position(self.active.number, filled(self, batch)))
+    }
+
+    /// Closes the segment and begins the next.
+    pub fn roll(&mut self) -> Result<(), Broken> {
+        if self.active.length <= HEADER_BYTES {
+            return Ok(());
+        }
+        if !self.flush() {
+            return Err(self.broken());
+        }
+        let number = self.active.number + 1;
+        let now = self.clock.now();
+        let key = SegmentKey { store: self.store, number };
+        let oldest = self.state().segments.keys().next().copied().unwrap_or(number);
+        let file = segment::create(&*self.disk, key, oldest, now)
+            .map_err(|error| self.write_failed(&error, "begin a segment"))?;
+        self.active = Active { number, file, length: HEADER_BYTES, entries: 0, unflushed: None };
+        self.log_bytes += u64::from(HEADER_BYTES);
+        let mut state = self.state();
+        let fresh = Segment::begun(HEADER_BYTES, now);
+        state.segments.insert(number, fresh);
+        state.tail = segment::position(number, HEADER_BYTES);
+        drop(state);
+        if self.claims.is_full() {
+            self.seal_claims()?;
+        }
+        Ok(())
+    }
+
+    /// Seals the open claims, so that segments may go.
+    pub fn seal_claims(&mut self) -> Result<(), Broken> {
+        let through = segment::position(self.active.number, self.active.length);
+        let now = self.clock.now();
+        self.claims.seal(&*self.disk, through, now).map_err(|error| self.write_failed(&error, "seal claims"))?;
+        self.sealed_through = through;
+        Ok(())
+    }
+
+    /// Writes the batch, flushes it if anything in it must be durable, and tells whoever waits.
+    ///
+    /// # Errors
+    /// [`Broken`]: nothing of the batch counts. Whatever rests on it must not go on.
+    pub fn commit(&mut self, batch: &mut Batch) -> Result<(), Broken> {
+        let mut batch = std::mem::take(batch);
+        let outcome = self.write(&mut batch);
+        if outcome.is_err() {
+            for hash in &batch.claimed {
+                self.claims.take_back(hash);
+            }
+            let entries = self.state().segments.get(&self.active.number).map_or(0, |segment| segment.entries.len());
+            self.active.entries = u32::try_from(entries).unwrap_or(0);
+        }
+        batch.leases.clear();
+        for told in batch.replies {
+            let result = outcome.clone();
+            match told {
+                Told::Append(reply, appended) => drop(reply.send(result.map(|()| appended).map_err(AppendError::from))),
+                Told::Early(reply) | Told::Late(reply) => drop(reply.send(result.map_err(JournalError::from))),
+                Told::Rearm(reply, ids) => drop(reply.send(result.map(|()| ids).map_err(JournalError::from))),
+            }
+        }
+        if self.claims.is_full() && outcome.is_ok() {
+            let _ = self.seal_claims(); // a failure is logged, shows in `room`, and is tried again
+        }
+        outcome
+    }
+
+    fn write(&mut self, batch: &mut Batch) -> Result<(), Broken> {
+        if let Room::Failed(why) = self.gauges.room() {
+            return Err(Broken::Failed(why));
+        }
+        if !batch.bytes.is_empty() {
+            if let Err(error) = self.active.file.append(&batch.bytes) {
+                let taken_back = self.active.file.truncate(u64::from(self.active.length));
+                if taken_back.is_err() {
+                    return Err(self.fail(&format!("a write failed and could not be taken back: {error}")));
+                }
+                return Err(self.write_failed(&error, "write"));
+            }
+            self.active.length += u32::try_from(batch.bytes.len()).unwrap_or(0);
+            self.log_bytes += batch.bytes.len() as u64;
+            self.active.unflushed.get_or_insert_with(Instant::now);
+        }
+        Self::apply(std::mem::take(&mut batch.early), &mut self.state());
+        self.tell_early(batch);
+        if batch.durable && !self.flush() {
+            return Err(self.broken());
+        }
+        let (number, length) = (self.active.number, self.active.length);
+        let mut state = self.state();
+        state.tail = segment::position(number, length);
+        if let Some(segment) = state.segments.get_mut(&number) {
+            segment.end = length;
+        }
+        // Under one lock: whoever hears of an event can read it.
+        Self::apply(std::mem::take(&mut batch.late), &mut state);
+        drop(state);
+        self.gauges.bytes.store(self.used(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn tell_early(&self, batch: &mut Batch) {
+        let (early, late): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut batch.replies).into_iter().partition(|told| matches!(told, Told::Early(_)));
+        batch.replies = late;
+        for told in early {
+            if let Told::Early(reply) = told {
+                drop(reply.send(Ok(()))); // whoever asked may have gone
+            }
+        }
+    }
+
+    fn apply(effects: Vec<Effect>, state: &mut State) {
+        for effect in effects {
+            match effect {
+                Effect::Event { at, first, facts } => state.add_event(at, first, &facts, true),
+                Effect::Started { id, home, number } => state.started(id, home, number),
+                Effect::Settled { id, home, verdict, at } => state.settled(id, home, verdict, at),
+                Effect::Rearmed { rearmed, record_at } => state.rearmed(&rearmed, record_at, true),
+            }
+        }
+    }
+
+    /// Makes what was written durable. False when the journal has failed.
+    pub fn flush(&mut self) -> bool {
+        if self.active.unflushed.is_none() {
+            return !matches!(self.gauges.room(), Room::Failed(_));
+        }
+        let began = Instant::now();
+        if let Err(error) = self.active.file.sync() {
+            self.fail(&format!("fsync failed: {error}"));
+            return false;
+        }
+        self.metrics.journal().synced(began.elapsed());
+        self.active.unflushed = None;
+        true
+    }
+
+    /// Ends the journal until it is opened again.
+    pub fn fail(&mut self, why: &str) -> Broken {
+        tracing::error!(reason = why, "the journal has failed; it takes no more events until it is opened again");
+        let why: Arc<str> = Arc::from(why);
+        self.gauges.set_room(Room::Failed(Arc::clone(&why)));
+        self.active.unflushed = None; // a second flush may lie
+        Broken::Failed(why)
+    }
+
+    fn broken(&self) -> Broken {
+        match self.gauges.room() {
+            Room::Failed(why) => Broken::Failed(why),
+            Room::Open | Room::Full { .. } | Room::Stalled { .. } => Broken::Full,
+        }
+    }
+
+    /// A write that left nothing behind: no space is waited out, anything else ends the journal.
+    pub fn write_failed(&mut self, error: &io::Error, what: &str) -> Broken {
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            if !matches!(self.gauges.room(), Room::Full { .. }) {
+                tracing::warn!(%error, what, "the disk is full; events are refused until there is space");
+            }
+            self.gauges.set_room(Room::Full { retry_after: RETRY_AFTER });
+            return Broken::Full;
+        }
+        self.fail(&format!("could not {what}: {error}"))
+    }
+
+    /// Everything the journal takes, as far as it is written.
+    pub fn used(&self) -> u64 {
+        self.log_bytes + self.claims.bytes() + self.index_bytes
+    }
+
+    /// The state. A panic elsewhere does not make it wrong: every change to it is whole.
+    pub fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<Broken> for AppendError {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Full => Self::Full { retry_after: RETRY_AFTER },
+            Broken::Failed(why) => Self::Failed(why),
+        }
+    }
+}
+
+impl From<Broken> for JournalError {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Full => Self::Full,
+            Broken::Failed(why) => Self::Failed(why),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What is known of a segment: four bytes for each delivery whose event is in it, and the sums of them.
+
+use std::collections::BTreeMap;
+
+use crate::base::UnixMillis;
+
+/// What is known of one segment.
+#[derive(Debug, Default)]
+pub struct Segment {
+    /// Its length in bytes, as far as readers may go.
+    pub end: u32,
+    /// The state of each delivery whose event is in it.
+    pub entries: Vec<Entry>,
+    /// Events in it.
+    pub events: u32,
+    /// Bytes of their records. The rest is what came of them: of no use once the events are gone or copied.
+    pub event_bytes: u64,
+    /// When the last of them was received.
+    pub newest: UnixMillis,
+    /// When the last of its deliveries died.
+    pub newest_dead: UnixMillis,
+    /// When the segment was begun.
+    pub made_at: UnixMillis,
+    /// Pending deliveries in it.
+    pub pending: u32,
+    /// Dead ones.
+    pub dead: u32,
+    /// Whether it has records that make deliveries pending again, wherever those are kept.
+    pub has_rearm: bool,
+    /// Pending ones by lane, for those that have any.
+    pub pending_by_lane: BTreeMap<u16, u32>,
+}
+
+impl Segment {
+    /// A segment of `end` bytes that was begun at `made_at`.
+    pub fn begun(end: u32, made_at: UnixMillis) -> Self {
+        Self { end, made_at, ..Self::default() }
+    }
+
+    /// When the newest event in it was received; one without events is as old as itself.
+    pub fn newest_at(&self) -> UnixMillis {
+        if self.events == 0 { self.made_at } else { self.newest }
+    }
+
+    /// About how many of its bytes are still needed when so many of its deliveries are. Events without deliveries
+    /// are history from the start, like delivered ones.
+    pub fn needed_bytes(&self, deliveries: u32) -> u64 {
+        let all = (self.entries.len() as u64).max(u64::from(self.events)).max(1);
+        self.event_bytes.saturating_mul(u64::from(deliveries)) / all
+    }
+}
+
+/// One delivery: 2 bits of standing, 14 of lane, 16 of attempts started (saturating).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry(u32);
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Waits.
+    Pending,
+    /// Done.
+    Delivered,
+    /// Given up.
+    Dead,
+    /// Its event has been copied to a later segment, and counts there.
+    Moved,
+}
+
+impl Entry {
+    /// A delivery of `lane` that stands so.
+    pub fn new(standing: Standing, lane: u16, attempts: u32) -> Self {
+        let code = match standing {
+            Standing::Pending => 0,
+            Standing::Delivered => 1,
+            Standing::Dead => 2,
+            Standing::Moved => 3,
+        };
+        Self(code | u32::from(lane) << 2 | attempts.min(0xFFFF) << 16)
+    }
+
+    /// Where it stands.
+    pub fn standing(self) -> Standing {
+        match self.0 & 3 {
+            0 => Standing::Pending,
+            1 => Standing::Delivered,
+            2 => Standing::Dead,
+            _ => Standing::Moved,
+        }
+    }
+
+    /// Its lane.
+    pub fn lane(self) -> u16 {
+        (self.0 >> 2 & 0x3FFF) as u16
+    }
+
+    /// Attempts started so far.
+    pub fn attempts(self) -> u32 {
+        self.0 >> 16
+    }
+}

@@ -1,0 +1,415 @@
+//! The journal as a segmented log in a directory (docs/journal.md).
+//!
+//! ```text
+//! journal.meta   id and hash key      lock       held while open
+//! log/           segments: the truth  claims/    sealed claims      index/   derived, rebuildable
+//! ```
+//!
+//! One thread writes ([`writer`]), one reads ([`reader`]); [`state`] is what both know in memory.
+
+mod claims;
+mod codec;
+mod commit;
+mod entry;
+mod open;
+mod reader;
+mod record;
+mod segment;
+mod state;
+#[cfg(test)]
+mod tests;
+mod trim;
+mod writer;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::codec::Encoder;
+use self::entry::Segment;
+use self::open::{Lock, Meta, Recovered};
+use self::reader::{FoundEvent, Reader};
+use self::record::{EventRecord, Progress, StoredClaim, StoredDelivery};
+use self::segment::SegmentKey;
+use self::state::{EventFacts, Ready, State};
+use self::writer::{Active, Command, Limits, Writer};
+use super::disk::{Disk, RealDisk};
+use super::{
+    AppendError, Appended, Changes, Claim, Entry, Journal, JournalError, Kept, Lane, LaneStats, Located, NewDelivery,
+    PendingBatch, Position, Rearm, Retention, Room, Settings, Settled, Stats,
+};
+use crate::base::{Clock, Name};
+use crate::event::{DeliveryId, DeliveryStatus};
+use crate::telemetry::Metrics;
+
+pub use self::open::OpenError;
+
+/// When a sender is asked to come again after a 503 for want of room.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// A disk that has not answered for so long is taken for hung: events are refused before their bodies are read.
+const STALLED: Duration = Duration::from_secs(5);
+/// Requests that wait for the writer, at most: more wait before they are taken.
+const QUEUE: usize = 4096;
+const MAX_BYTES_LEAST: u64 = Settings::MAX_SIZE_LEAST.0;
+
+/// The journal in a directory. A handle; all clones are one journal.
+#[derive(Clone)]
+pub struct LogJournal {
+    shared: Arc<Shared>,
+}
+
+/// Something for the reading thread to do.
+type Job = Box<dyn FnOnce(&mut Reader) + Send>;
+
+struct Shared {
+    state: Arc<Mutex<State>>,
+    gauges: Arc<Gauges>,
+    claim_key: [u8; 32],
+    store: [u8; 16],
+    limits: Limits,
+    damaged: u64,
+    writer: mpsc::Sender<Command>,
+    reader: mpsc::Sender<Job>,
+    _lock: Option<Lock>,
+}
+
+/// What is read without waiting for the writer.
+struct Gauges {
+    room: ArcSwap<Room>,
+    opened: Instant,
+    /// When the writer turned to the disk, in milliseconds from `opened`; 0 while it has not.
+    busy_since: AtomicU64,
+    bytes: AtomicU64,
+    evicted: AtomicU64,
+}
+
+impl Gauges {
+    fn room(&self) -> Room {
+        let since = self.busy_since.load(Ordering::Relaxed);
+        let room = Room::clone(&self.room.load());
+        if since != 0 && room == Room::Open && self.millis().saturating_sub(since) > STALLED.as_millis() as u64 {
+            return Room::Stalled { retry_after: RETRY_AFTER };
+        }
+        room
+    }
+
+    /// The writer turns to the disk, or has its answer.
+    fn set_busy(&self, busy: bool) {
+        self.busy_since.store(if busy { self.millis().max(1) } else { 0 }, Ordering::Relaxed);
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A journal that has failed stays so.
+    fn set_room(&self, room: Room) {
+        if !matches!(**self.room.load(), Room::Failed(_)) {
+            self.room.store(Arc::new(room));
+        }
+    }
+}
+
+impl LogJournal {
+    /// Opens the journal in `settings.dir`, making it where it is new, with everything that was pending.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing is changed then.
+    pub fn open(settings: &Settings, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<Self, OpenError> {
+        let lock = Lock::take(&settings.dir)?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&settings.dir));
+        Self::open_on(disk, settings, clock, metrics, Some(lock))
+    }
+
+    /// As [`LogJournal::open`], on any disk.
+    pub(crate) fn open_on(
+        disk: Arc<dyn Disk>,
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+        lock: Option<Lock>,
+    ) -> Result<Self, OpenError> {
+        let cannot = |what: &str| {
+            let what = what.to_owned();
+            move |error| OpenError::Io { what, error }
+        };
+        // More than the disk has is no limit at all.
+        let max_bytes = settings.max_size.0.min(disk.space().map_err(cannot("cannot ask for the disk's size"))?.total);
+        if max_bytes < MAX_BYTES_LEAST {
+            return Err(OpenError::TooSmall { given: max_bytes, least: MAX_BYTES_LEAST });
+        }
+        let segment_bytes = u32::try_from((max_bytes / 64).clamp(128 << 10, 32 << 20)).unwrap_or(32 << 20);
+        let limits = Limits { max_bytes, segment_bytes };
+        let meta = Meta::open(&*disk)?;
+        let Recovered { mut state, claims, sealed_through, next_segment, damaged } =
+            open::recover(&*disk, meta.store, clock.now())?;
+        let key = SegmentKey { store: meta.store, number: next_segment };
+        let oldest = state.segments.keys().next().copied().unwrap_or(next_segment);
+        let file = segment::create(&*disk, key, oldest, clock.now()).map_err(cannot("cannot begin a segment"))?;
+        let fresh = Segment::begun(segment::HEADER_BYTES, clock.now());
+        state.segments.insert(next_segment, fresh);
+        let log_bytes = state.segments.values().map(|segment| u64::from(segment.end)).sum();
+        state.recovered(segment::position(next_segment, segment::HEADER_BYTES));
+
+        let state = Arc::new(Mutex::new(state));
+        let gauges = Arc::new(Gauges {
+            room: ArcSwap::from_pointee(Room::Open),
+            opened: Instant::now(),
+            busy_since: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+        });
+        let active = Active { number: next_segment, file, length: segment::HEADER_BYTES, entries: 0, unflushed: None };
+        let mut writer = Writer {
+            disk: Arc::clone(&disk),
+            store: meta.store,
+            clock,
+            state: Arc::clone(&state),
+            claims,
+            sealed_through,
+            limits,
+            gauges: Arc::clone(&gauges),
+            metrics,
+            keep: settings.retention,
+            active,
+            exhausted: false,
+            log_bytes,
+            index_bytes: 0,
+        };
+        let _ = writer.trim(); // a failure is logged, shows in `room`, and is tried again
+        writer.refresh_room();
+        gauges.bytes.store(writer.used(), Ordering::Relaxed);
+        let reader = Reader { disk, store: meta.store, state: Arc::clone(&state), open: Default::default() };
+        let shared = Shared {
+            state,
+            gauges,
+            claim_key: meta.claim_key,
+            store: meta.store,
+            limits,
+            damaged,
+            writer: spawn_writer(writer)?,
+            reader: spawn_reader(reader)?,
+            _lock: lock,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The journal's id, the same for as long as the directory is.
+    #[must_use]
+    pub fn identity(&self) -> [u8; 16] {
+        self.shared.store
+    }
+
+    /// Makes everything durable and takes nothing more. Call it last.
+    pub async fn close(&self) {
+        let (reply, closed) = oneshot::channel();
+        if self.shared.writer.send(Command::Close { reply }).await.is_ok() {
+            let _ = closed.await; // an error means it was closed already
+        }
+    }
+
+    /// Asks the reading thread for something.
+    async fn read<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Reader) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(move |reader: &mut Reader| drop(reply.send(job(reader)))); // whoever asked may have gone
+        self.shared.reader.send(job).await.map_err(|_| JournalError::Closed)?;
+        answer.await.map_err(|_| JournalError::Closed)?
+    }
+
+    /// Asks the writing thread for something.
+    async fn write<T, E>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Command,
+        closed: fn() -> E,
+    ) -> Result<T, E> {
+        // Reserve, then send without waiting: dropped in between, nothing has been asked for.
+        let slot = self.shared.writer.reserve().await.map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        slot.send(command(reply));
+        answer.await.map_err(|_| closed())?
+    }
+
+    fn stored_claim(&self, claim: &Claim) -> StoredClaim {
+        // A key is 32 bytes and HMAC takes any; the fallback is never reached.
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.shared.claim_key)
+            .unwrap_or_else(|_| <Hmac<Sha256> as KeyInit>::new(&Default::default()));
+        mac.update(&claim.key.0);
+        let mut hash = [0; 16];
+        for (to, from) in hash.iter_mut().zip(mac.finalize().into_bytes()) {
+            *to = from;
+        }
+        StoredClaim { hash, until: claim.until, fingerprint: claim.fingerprint, rearms: claim.rearms }
+    }
+
+    async fn find(&self, at: Located) -> Result<FoundEvent, JournalError> {
+        self.read(move |reader| reader.event(at)).await?.ok_or(JournalError::Unknown)
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Journal for LogJournal {
+    fn room(&self) -> Room {
+        self.shared.gauges.room()
+    }
+
+    async fn append(&self, entry: Entry) -> Result<Appended, AppendError> {
+        let Entry { event, claim, deliveries, lease } = entry;
+        let claim = claim.map(|claim| self.stored_claim(&claim));
+        let (event, _) = event.into_parts();
+        let progress = Progress::fresh(event.received_at);
+        let deliveries = deliveries
+            .into_iter()
+            .map(|new| StoredDelivery {
+                destination: new.destination,
+                path: new.path,
+                status: DeliveryStatus::Pending,
+                progress,
+            })
+            .collect();
+        let record = EventRecord { moved_from: None, claim, deliveries, event };
+        let mut payload = Encoder::default();
+        record::encode_event(&mut payload, &record);
+        let payload = payload.0;
+        let facts = EventFacts::of(&record, payload.len());
+        drop(record);
+        self.write(|reply| Command::Append { facts, claim, payload, lease, reply }, || AppendError::Closed).await
+    }
+
+    fn lanes(&self) -> watch::Receiver<Arc<[Lane]>> {
+        self.state().watch()
+    }
+
+    async fn pending(&self, lane: &Lane, after: Position, max: usize) -> Result<PendingBatch, JournalError> {
+        let mut after = after;
+        loop {
+            let notify = self.state().lane(lane).map(|state| Arc::clone(&state.notify)).ok_or(JournalError::Fenced)?;
+            let woken = notify.notified();
+            let ready = self.state().ready(lane, after, max).ok_or(JournalError::Fenced)?;
+            match ready {
+                Ready::Deliveries(deliveries, next) if deliveries.is_empty() => after = next,
+                Ready::Deliveries(deliveries, next) => return Ok(PendingBatch { deliveries, next }),
+                Ready::Wait => woken.await,
+                Ready::Scan => {
+                    let lane = lane.clone();
+                    let batch = self.read(move |reader| reader.pending(&lane, after, max)).await?;
+                    if !batch.deliveries.is_empty() {
+                        return Ok(batch);
+                    }
+                    after = batch.next;
+                }
+            }
+        }
+    }
+
+    async fn start(&self, lane: &Lane, delivery: DeliveryId, number: u32) -> Result<(), JournalError> {
+        let lane = lane.clone();
+        self.write(|reply| Command::Start { lane, delivery, number, reply }, || JournalError::Closed).await
+    }
+
+    async fn settle(&self, lane: &Lane, settled: Settled) -> Result<(), JournalError> {
+        let lane = lane.clone();
+        self.write(|reply| Command::Settle { lane, settled, reply }, || JournalError::Closed).await
+    }
+
+    async fn rearm(&self, at: Located, only: Option<Name>, why: Rearm) -> Result<Vec<DeliveryId>, JournalError> {
+        let FoundEvent { at: now_at, first_entry, record } = self.find(at).await?;
+        let at = Located { at: now_at, ..at };
+        let wanted = (0u8..)
+            .zip(&record.deliveries)
+            .filter(|(_, delivery)| only.as_ref().is_none_or(|only| delivery.destination == *only))
+            .map(|(index, _)| index)
+            .collect();
+        self.write(|reply| Command::Rearm { at, first_entry, wanted, why, reply }, || JournalError::Closed).await
+    }
+
+    async fn event(&self, at: Located) -> Result<Option<Kept>, JournalError> {
+        match self.find(at).await {
+            Ok(FoundEvent { record, .. }) => {
+                let asked = |stored: StoredDelivery| NewDelivery { destination: stored.destination, path: stored.path };
+                let EventRecord { event, deliveries, .. } = *record;
+                Ok(Some(Kept { event, deliveries: deliveries.into_iter().map(asked).collect() }))
+            }
+            Err(JournalError::Unknown) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn changes(&self, after: Position, max: usize) -> Result<Changes, JournalError> {
+        self.read(move |reader| reader.changes(after, max)).await
+    }
+
+    fn stats(&self) -> Stats {
+        let of = |lane: &state::LaneState| LaneStats {
+            destination: lane.name.clone(),
+            pending: lane.pending,
+            dead: lane.dead,
+        };
+        Stats {
+            lanes: self.state().lanes.iter().map(of).collect(),
+            bytes: self.shared.gauges.bytes.load(Ordering::Relaxed),
+            max_bytes: self.shared.limits.max_bytes,
+            evicted: self.shared.gauges.evicted.load(Ordering::Relaxed),
+            damaged: self.shared.damaged,
+        }
+    }
+
+    fn tail(&self) -> Position {
+        self.state().tail
+    }
+
+    async fn trim(&self, keep: Retention) -> Result<(), JournalError> {
+        self.write(|reply| Command::Trim { keep, reply }, || JournalError::Closed).await
+    }
+}
+
+fn spawn_writer(writer: Writer) -> Result<mpsc::Sender<Command>, OpenError> {
+    let (sender, commands) = mpsc::channel(QUEUE);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.map_err(|error| OpenError::Io { what: "cannot start the journal's thread".into(), error })?;
+    let gauges = Arc::clone(&writer.gauges);
+    spawn("journal-write", move || {
+        /// A writer that panicked must not look alive.
+        struct Ends(Arc<Gauges>);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                self.0.set_room(Room::Failed(Arc::from("the journal's thread has ended")));
+            }
+        }
+        let _ends = Ends(gauges);
+        runtime.block_on(writer.run(commands));
+    })?;
+    Ok(sender)
+}
+
+fn spawn_reader(mut reader: Reader) -> Result<mpsc::Sender<Job>, OpenError> {
+    let (sender, mut jobs) = mpsc::channel::<Job>(QUEUE);
+    spawn("journal-read", move || {
+        while let Some(job) = jobs.blocking_recv() {
+            job(&mut reader);
+        }
+    })?;
+    Ok(sender)
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    spawned.map(drop).map_err(|error| OpenError::Io { what: format!("cannot start the thread {name}"), error })
+}
+
+/// The directory of the index, beside the log.
+#[must_use]
+pub fn index_dir(dir: &Path) -> std::path::PathBuf {
+    dir.join("index")
+}

@@ -1,0 +1,387 @@
+//! Opening a journal: its lock, its identity, and reading the log back.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::claims::{Claims, Held};
+use super::codec::{Decoder, Encoder};
+use super::entry::Segment;
+use super::record::{Progress, Record};
+use super::segment::{self, FORMAT, Found, HEADER_BYTES, Header, RawRecord, Scan, SegmentKey};
+use super::state::{EventFacts, Rearmed, State};
+use crate::base::UnixMillis;
+use crate::journal::Position;
+use crate::journal::disk::{self, Disk};
+
+/// Why a journal could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{path} is in use by another forebay{}; stop it first, or give this one another journal.dir",
+        holder.map_or(String::new(), |pid| format!(" (process {pid})")))]
+    Locked {
+        /// The lock's path.
+        path: PathBuf,
+        /// The other process, if it can be told.
+        holder: Option<u32>,
+    },
+    /// The directory belongs to somebody else.
+    #[error("{path} belongs to another user (uid {owner}); give the directory to the user that runs forebay")]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+        /// Who owns it.
+        owner: u32,
+    },
+    /// Written by another version.
+    #[error("{file} has format {found}, and this forebay reads format {FORMAT}; run the version that wrote it")]
+    Format {
+        /// The file.
+        file: String,
+        /// Its format.
+        found: u32,
+    },
+    /// Not part of this journal.
+    #[error("{file} belongs to another journal, or has been renamed; move it away, it was never part of this one")]
+    Foreign {
+        /// The file.
+        file: String,
+    },
+    /// Segments without an identity.
+    #[error(
+        "journal.meta is missing or damaged although the journal has segments; restore it from a backup of the same directory"
+    )]
+    NoMeta,
+    /// Too small to work.
+    #[error("journal.max_size is {given} bytes; it needs at least {least}")]
+    TooSmall {
+        /// What was configured.
+        given: u64,
+        /// What is needed.
+        least: u64,
+    },
+    /// Anything else.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// How it failed.
+        error: io::Error,
+    },
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
+    let what = what.into();
+    move |error| OpenError::Io { what, error }
+}
+
+/// The lock on a journal's directory, held while it lives.
+pub struct Lock(#[allow(dead_code)] File); // the lock is the open file
+
+impl Lock {
+    /// Makes the directory if need be (mode 0700) and locks it.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`], [`OpenError::NotOurs`] or [`OpenError::Io`].
+    pub fn take(dir: &Path) -> Result<Self, OpenError> {
+        let name = dir.display().to_string();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(format!("cannot make {name}")))?;
+        let facts = fs::metadata(dir).map_err(failed(format!("cannot look at {name}")))?;
+        if facts.uid() != rustix::process::geteuid().as_raw() {
+            return Err(OpenError::NotOurs { path: dir.to_owned(), owner: facts.uid() });
+        }
+        let path = dir.join("lock");
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = options.map_err(failed(format!("cannot open {}", path.display())))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let holder = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                return Err(OpenError::Locked { path, holder });
+            }
+            Err(error) => return Err(failed(format!("cannot lock {}", path.display()))(error.into())),
+        }
+        let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        written.map_err(failed(format!("cannot write {}", path.display())))?;
+        Ok(Self(file))
+    }
+}
+
+/// What a journal is, once and for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Its id: segments of other journals are told apart by it.
+    pub store: [u8; 16],
+    /// The key of its claims' hashes, so that nobody outside can aim for a collision.
+    pub claim_key: [u8; 32],
+}
+
+const META: &str = "journal.meta";
+const META_MAGIC: &[u8; 8] = b"FBMETA1\0";
+
+impl Meta {
+    /// Reads `journal.meta`, or makes it where the journal is new.
+    ///
+    /// # Errors
+    /// [`OpenError::NoMeta`] if it cannot be read although there are segments, or [`OpenError::Io`].
+    pub fn open(disk: &dyn Disk) -> Result<Self, OpenError> {
+        let files = disk.list(".").map_err(failed("cannot list the journal's directory"))?;
+        let has_segments = disk
+            .list(segment::DIR)
+            .map_err(failed("cannot list the journal's segments"))?
+            .iter()
+            .any(|(name, _)| segment::number_of(name).is_some());
+        if !files.iter().any(|(name, _)| name == META) {
+            return if has_segments { Err(OpenError::NoMeta) } else { Self::make(disk) };
+        }
+        let file = disk.open(META).map_err(failed("cannot open journal.meta"))?;
+        let mut bytes = [0; 60];
+        let got = file.read_at(&mut bytes, 0).map_err(failed("cannot read journal.meta"))?;
+        match Self::decode(&Bytes::copy_from_slice(bytes.get(..got).unwrap_or_default())) {
+            Some(meta) => Ok(meta),
+            None if has_segments => Err(OpenError::NoMeta),
+            None => Self::make(disk),
+        }
+    }
+
+    fn make(disk: &dyn Disk) -> Result<Self, OpenError> {
+        let mut meta = Self { store: [0; 16], claim_key: [0; 32] };
+        let random = |bytes: &mut [u8]| {
+            File::open("/dev/urandom").and_then(|mut source| source.read_exact(bytes)).map_err(failed("no randomness"))
+        };
+        random(&mut meta.store)?;
+        random(&mut meta.claim_key)?;
+        let mut out = Encoder::default();
+        out.raw(META_MAGIC).raw(&meta.store).raw(&meta.claim_key);
+        let sum = crc32c::crc32c(&out.0);
+        out.u32(sum);
+        disk::replace(disk, ".", META, &out.0).map_err(failed("cannot write journal.meta"))?;
+        Ok(meta)
+    }
+
+    fn decode(bytes: &Bytes) -> Option<Self> {
+        let mut from = Decoder(bytes.clone());
+        let magic = from.take(8).ok()?;
+        let store = from.id().ok()?;
+        let key = from.take(32).ok()?;
+        let sum = from.u32().ok()?;
+        let good = magic == META_MAGIC.as_slice() && sum == crc32c::crc32c(bytes.get(..56)?);
+        Some(Self { store, claim_key: key.as_ref().try_into().ok()? }).filter(|_| good)
+    }
+}
+
+/// What reading the log back came to.
+pub struct Recovered {
+    /// What is known now.
+    pub state: State,
+    /// The claims.
+    pub claims: Claims,
+    /// All claims before this are sealed.
+    pub sealed_through: Position,
+    /// The number for the next segment.
+    pub next_segment: u32,
+    /// Stretches in the middle of the log that could not be read.
+    pub damaged: u64,
+}
+
+/// Reads everything back. Opening is the same however often it is interrupted.
+///
+/// # Errors
+/// [`OpenError`]: a file that is not ours or not readable is named, and nothing is changed.
+pub fn recover(disk: &dyn Disk, store: [u8; 16], now: UnixMillis) -> Result<Recovered, OpenError> {
+    let epoch = u64::try_from(now.0).unwrap_or(0);
+    disk.create_dir(segment::DIR).map_err(failed("cannot make the segments' directory"))?;
+    let (claims, sealed_through) = Claims::open(disk, store).map_err(failed("cannot read the claims"))?;
+    let mut files: Vec<(u32, u64)> = disk
+        .list(segment::DIR)
+        .map_err(failed("cannot list the segments"))?
+        .into_iter()
+        .filter_map(|(name, bytes)| Some((segment::number_of(&name)?, bytes)))
+        .collect();
+    files.sort_unstable();
+    let last = files.last().map_or(0, |(number, _)| *number);
+    if last >= NUMBER_MAX {
+        return Err(OpenError::Foreign { file: segment::path(last) });
+    }
+    let oldest = oldest_kept(disk, store, &files)?;
+    for (number, _) in files.extract_if(.., |(number, _)| *number < oldest) {
+        tracing::warn!(segment = number, "removed: it was let go of before, and has come back");
+        disk.remove(&segment::path(number)).map_err(failed("cannot remove a segment that was let go of"))?;
+    }
+    let present: Vec<u32> = files.iter().map(|(number, _)| *number).collect();
+    let mut reading = Reading { state: State::new(epoch), claims, sealed_through, trimmed: Vec::new(), now };
+    let mut damaged = 0;
+    for (number, bytes) in files {
+        damaged += reading.segment(disk, SegmentKey { store, number }, bytes, number == last)?;
+    }
+    damaged += missing(oldest, &present, &reading.trimmed);
+    for number in std::mem::take(&mut reading.trimmed) {
+        if reading.state.segments.contains_key(&number) {
+            disk.remove(&segment::path(number)).map_err(failed("cannot remove a trimmed segment"))?;
+            reading.state.remove_segment(number);
+        }
+    }
+    disk.sync_dir(segment::DIR).map_err(failed("cannot flush the segments' directory"))?;
+    let Reading { state, mut claims, mut sealed_through, .. } = reading;
+    let next_segment = next_number(&state, sealed_through);
+    let through = segment::position(next_segment, HEADER_BYTES);
+    if sealed_through == Position::START {
+        claims.mend(disk, through, now).map_err(failed("cannot seal the claims that were read again"))?;
+    } else {
+        sealed_through = sealed_through.min(through);
+    }
+    Ok(Recovered { state, claims, sealed_through, next_segment, damaged })
+}
+
+/// No store gets this far by itself: at one segment a second it takes a hundred years.
+const NUMBER_MAX: u32 = 0xF000_0000;
+
+/// The oldest segment there was when the newest good one was begun: those before it had been let go of.
+fn oldest_kept(disk: &dyn Disk, store: [u8; 16], files: &[(u32, u64)]) -> Result<u32, OpenError> {
+    for (number, _) in files.iter().rev() {
+        let path = segment::path(*number);
+        let file = disk.open(&path).map_err(failed(format!("cannot open {path}")))?;
+        let header = segment::read_header(&*file, SegmentKey { store, number: *number });
+        if let Header::Good { oldest, .. } = header.map_err(failed(format!("cannot read {path}")))? {
+            return Ok(oldest);
+        }
+    }
+    Ok(0)
+}
+
+/// Segments are numbered without gaps, so one that is neither there nor let go of has been taken away.
+fn missing(oldest: u32, present: &[u32], trimmed: &[u32]) -> u64 {
+    let mut lost = 0;
+    let mut expected = oldest.max(1);
+    for number in present {
+        for gone in (expected..*number).filter(|gone| !trimmed.contains(gone)) {
+            tracing::error!(segment = gone, "a segment is missing: what was in it is lost");
+            lost += 1;
+        }
+        expected = number + 1;
+    }
+    lost
+}
+
+/// The number for the next segment: after every record there is, and where the claims were sealed after that.
+fn next_number(state: &State, sealed_through: Position) -> u32 {
+    let kept = state.segments.keys().next_back().map_or(1, |last| last + 1);
+    let (sealed, offset) = segment::split(sealed_through);
+    kept.max(if offset > HEADER_BYTES { sealed + 1 } else { sealed })
+}
+
+struct Reading {
+    state: State,
+    claims: Claims,
+    sealed_through: Position,
+    trimmed: Vec<u32>,
+    now: UnixMillis,
+}
+
+impl Reading {
+    /// Reads one segment back; says how many stretches in it are damaged.
+    fn segment(&mut self, disk: &dyn Disk, key: SegmentKey, bytes: u64, last: bool) -> Result<u64, OpenError> {
+        let path = segment::path(key.number);
+        let file = disk.open(&path).map_err(failed(format!("cannot open {path}")))?;
+        let made_at = match segment::read_header(&*file, key).map_err(failed(format!("cannot read {path}")))? {
+            Header::Good { made_at, .. } => made_at,
+            Header::OtherFormat(found) => return Err(OpenError::Format { file: path, found }),
+            Header::Foreign => return Err(OpenError::Foreign { file: path }),
+            Header::Torn if last && bytes <= u64::from(HEADER_BYTES) => {
+                disk.remove(&path).map_err(failed(format!("cannot remove {path}")))?; // died while making it
+                return Ok(0);
+            }
+            Header::Torn => {
+                tracing::error!(
+                    segment = key.number,
+                    "the segment's header is damaged; reading its records all the same"
+                );
+                UnixMillis(0)
+            }
+        };
+        let end = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if end <= HEADER_BYTES {
+            disk.remove(&path).map_err(failed(format!("cannot remove {path}")))?; // nothing was ever written to it
+            return Ok(0);
+        }
+        if last {
+            // What a crash left in the page cache is about to count: duplicates of it will be acknowledged.
+            file.sync().map_err(failed(format!("cannot flush {path}")))?;
+        }
+        self.state.segments.insert(key.number, Segment::begun(end, made_at));
+        let mut scan = Scan::new(file, key, 0, end, 4 << 20);
+        let mut damaged = 0;
+        while let Some(found) = scan.next().map_err(failed(format!("cannot read {path}")))? {
+            match found {
+                Found::Record(raw) => self.record(disk, key, raw)?,
+                Found::Damage { from, to } if last && to == end => {
+                    tracing::info!(
+                        segment = key.number,
+                        from,
+                        to,
+                        "the last write was torn by a crash; nothing in it was acknowledged"
+                    );
+                }
+                Found::Damage { from, to } => {
+                    damaged += 1;
+                    tracing::error!(
+                        segment = key.number,
+                        from,
+                        to,
+                        "damaged: the records in this stretch are lost, those after it are read"
+                    );
+                }
+            }
+        }
+        Ok(damaged)
+    }
+
+    fn record(&mut self, disk: &dyn Disk, key: SegmentKey, raw: RawRecord) -> Result<(), OpenError> {
+        let at = segment::position(key.number, raw.offset);
+        let (first, end, payload) = (raw.entry, raw.end, raw.payload.len());
+        let Ok(record) = Record::decode(raw.kind, raw.payload) else {
+            tracing::error!(
+                segment = key.number,
+                offset = raw.offset,
+                kind = raw.kind,
+                "a record that this version cannot read is passed over"
+            );
+            return Ok(());
+        };
+        match record {
+            Record::Event(record) => {
+                if let Some(claim) = record.claim.filter(|_| at >= self.sealed_through) {
+                    let held = Held::new(&claim, record.event.id, at, first, record.deliveries.len());
+                    self.claims.give(claim.hash, held);
+                }
+                self.state.add_event(at, first, &EventFacts::of(&record, payload), false);
+            }
+            Record::Started { delivery, home, event_at, number, .. } => {
+                // Without an end, its number is spent and another attempt is due at once.
+                let fresh = Progress::fresh(delivery.event.made_at());
+                self.state.recall(delivery, home, event_at, fresh);
+                self.state.started(delivery, home, number);
+            }
+            Record::Settled { settled, home, at: when } => {
+                self.state.settled(settled.delivery, home, settled.verdict, when);
+            }
+            Record::Rearmed { delivery, home, event_at, why, attempts, at: when } => {
+                let rearmed = Rearmed { id: delivery, home, event_at, why, attempts, at: when };
+                self.state.rearmed(&rearmed, at, false);
+            }
+            Record::Duplicate { .. } => {}
+            Record::Trimmed { segment } => self.trimmed.push(segment),
+        }
+        if self.claims.is_full() {
+            let through = segment::position(key.number, end);
+            self.claims.seal(disk, through, self.now).map_err(failed("cannot seal claims"))?;
+            self.sealed_through = through;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,248 @@
+//! The thread that reads the log back: events for delivery, deliveries beyond the rings, changes for the index.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::entry::Standing;
+use super::record::{self, EventRecord, Home, KIND_EVENT, KIND_REARMED, Progress, Record, StoredDelivery};
+use super::segment::{self, Found, RawRecord, Scan, SegmentKey};
+use super::state::{self, State};
+use crate::base::Name;
+use crate::event::DeliveryId;
+use crate::journal::disk::{Disk, DiskFile};
+use crate::journal::{Change, Changes, DeliveryState, JournalError, Lane, Located, PendingBatch, Position};
+
+/// How often an event may move while it is looked up.
+const MOVES_MAX: usize = 8;
+/// Files kept open.
+const OPEN_FILES: usize = 32;
+/// How much of the log one call goes through, so that callers take turns.
+const SCAN_BYTES: u64 = 8 << 20;
+const READ_AHEAD: usize = 256 << 10;
+
+/// The reading side of the log.
+pub struct Reader {
+    pub disk: Arc<dyn Disk>,
+    pub store: [u8; 16],
+    pub state: Arc<Mutex<State>>,
+    pub open: VecDeque<(u32, Arc<dyn DiskFile>)>,
+}
+
+/// An event's record and where it stands.
+pub struct FoundEvent {
+    /// Where it is now.
+    pub at: Position,
+    /// Its first entry.
+    pub first_entry: u32,
+    /// The record.
+    pub record: Box<EventRecord>,
+}
+
+impl Reader {
+    /// The event at `located`; none if it is no longer kept.
+    ///
+    /// # Errors
+    /// [`JournalError::Read`], or [`JournalError::Damaged`] if there is something else in its place.
+    pub fn event(&mut self, located: Located) -> Result<Option<FoundEvent>, JournalError> {
+        if let Some(found) = self.event_at(located)? {
+            return Ok(Some(found));
+        }
+        // Copied forward, perhaps in this very moment, perhaps again while it is looked up.
+        for _ in 0..MOVES_MAX {
+            let Some(at) = self.state().event_at(located.id) else { break };
+            if let Some(found) = self.event_at(Located { at, ..located })? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The event whose record is at `located`; none if its segment has been let go of.
+    fn event_at(&mut self, located: Located) -> Result<Option<FoundEvent>, JournalError> {
+        let at = located.at;
+        let (number, offset) = segment::split(at);
+        let Some(end) = self.end_of(number) else { return Ok(None) };
+        let Some(file) = self.file(number)? else { return Ok(None) };
+        let key = SegmentKey { store: self.store, number };
+        let Some(raw) = segment::read_one(file, key, offset, end).map_err(unreadable)? else {
+            return Err(JournalError::Damaged);
+        };
+        let first_entry = raw.entry;
+        match Record::decode(raw.kind, raw.payload) {
+            Ok(Record::Event(record)) if record.event.id == located.id => {
+                Ok(Some(FoundEvent { at, first_entry, record }))
+            }
+            Ok(_) | Err(_) => Err(JournalError::Damaged),
+        }
+    }
+
+    /// Unsettled deliveries of `lane` after `after`, from the log.
+    ///
+    /// # Errors
+    /// [`JournalError::Read`] or [`JournalError::Fenced`].
+    pub fn pending(&mut self, lane: &Lane, after: Position, max: usize) -> Result<PendingBatch, JournalError> {
+        let (plan, tail) = {
+            let mut state = self.state();
+            if state.lane(lane).is_none() {
+                return Err(JournalError::Fenced);
+            }
+            (state.plan(lane, after), state.tail)
+        };
+        let mut batch = PendingBatch { deliveries: Vec::new(), next: tail.max(after) };
+        let mut gone_through = 0;
+        for (number, end) in plan {
+            let Some(file) = self.file(number)? else { continue };
+            let from = if segment::split(after).0 == number { segment::split(after).1 } else { 0 };
+            let mut scan = Scan::new(file, SegmentKey { store: self.store, number }, from, end, READ_AHEAD);
+            while let Some(found) = scan.next().map_err(unreadable)? {
+                let Found::Record(raw) = found else { continue };
+                gone_through += u64::from(raw.end - raw.offset);
+                let next = segment::position(number, raw.end);
+                self.collect(&lane.destination, number, raw, &mut batch);
+                if batch.deliveries.len() >= max || gone_through >= SCAN_BYTES {
+                    batch.next = next;
+                    return Ok(batch);
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Adds the deliveries of one record that are `destination`'s and pending.
+    fn collect(&self, destination: &Name, number: u32, raw: RawRecord, batch: &mut PendingBatch) {
+        let at = segment::position(number, raw.offset);
+        match raw.kind {
+            KIND_EVENT => {
+                let Ok((id, deliveries)) = record::decode_deliveries(raw.payload) else { return };
+                let mut state = self.state();
+                for (index, delivery) in (0u8..).zip(deliveries) {
+                    let home = Home { segment: number, entry: raw.entry.saturating_add(u32::from(index)) };
+                    let waits = state.entry(home).is_some_and(|entry| entry.standing() == Standing::Pending);
+                    if waits && delivery.destination == *destination {
+                        let (event, id) = (Located { id, at }, DeliveryId { event: id, index });
+                        let mut pending = state::pending(id, event, Progress::fresh(id.event.made_at()));
+                        pending.entry = home.entry;
+                        if state.hand_out(&mut pending) {
+                            batch.deliveries.push(pending);
+                        }
+                    }
+                }
+            }
+            KIND_REARMED => {
+                let Ok(Record::Rearmed { delivery, home, event_at, .. }) = Record::decode(raw.kind, raw.payload) else {
+                    return;
+                };
+                let mut state = self.state();
+                let ours = state.destination(home).is_some_and(|name| name == destination);
+                let event = Located { id: delivery.event, at: event_at };
+                let mut pending = state::pending(delivery, event, Progress::fresh(delivery.event.made_at()));
+                pending.entry = home.entry;
+                if ours && state.hand_out(&mut pending) {
+                    batch.deliveries.push(pending);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What happened after `after`.
+    ///
+    /// # Errors
+    /// [`JournalError::Read`].
+    pub fn changes(&mut self, after: Position, max: usize) -> Result<Changes, JournalError> {
+        let (segments, oldest, tail): (Vec<(u32, u32)>, Option<Position>, Position) = {
+            let state = self.state();
+            let (first, _) = segment::split(after);
+            let segments = state.segments.range(first..).map(|(number, segment)| (*number, segment.end)).collect();
+            let oldest = state.segments.keys().next().filter(|oldest| **oldest > 1);
+            (segments, oldest.map(|oldest| segment::position(*oldest, 0)), state.tail)
+        };
+        let mut out = Changes { changes: Vec::new(), next: tail.max(after) };
+        let mut gone_through = 0;
+        for (number, end) in segments {
+            let Some(file) = self.file(number)? else { continue };
+            let from = if segment::split(after).0 == number { segment::split(after).1 } else { 0 };
+            let mut scan = Scan::new(file, SegmentKey { store: self.store, number }, from, end, READ_AHEAD);
+            while let Some(found) = scan.next().map_err(unreadable)? {
+                let Found::Record(raw) = found else { continue };
+                gone_through += u64::from(raw.end - raw.offset);
+                let at = segment::position(number, raw.offset);
+                let next = segment::position(number, raw.end);
+                if let Ok(record) = Record::decode(raw.kind, raw.payload) {
+                    out.changes.push(change(at, record));
+                }
+                if out.changes.len() >= max || gone_through >= SCAN_BYTES {
+                    out.next = next;
+                    return Ok(out);
+                }
+            }
+        }
+        if let Some(oldest) = oldest.filter(|_| !out.changes.is_empty()) {
+            // For a reader that lags: the records that told of what is gone may be gone as well by now. Said
+            // last, when it has heard of everything that was copied forward.
+            out.changes.push(Change::Trimmed { from: Position::START, before: oldest });
+        }
+        Ok(out)
+    }
+
+    fn end_of(&self, number: u32) -> Option<u32> {
+        self.state().segments.get(&number).map(|segment| segment.end)
+    }
+
+    /// The segment's file; none if it has been let go of meanwhile.
+    fn file(&mut self, number: u32) -> Result<Option<Arc<dyn DiskFile>>, JournalError> {
+        let oldest = self.state().segments.keys().next().copied().unwrap_or(0);
+        self.open.retain(|(open, _)| *open >= oldest); // an open file keeps its blocks on the disk
+        if let Some((_, file)) = self.open.iter().find(|(open, _)| *open == number) {
+            return Ok(Some(Arc::clone(file)));
+        }
+        match self.disk.open(&segment::path(number)) {
+            Ok(file) => {
+                if self.open.len() >= OPEN_FILES {
+                    self.open.pop_front();
+                }
+                self.open.push_back((number, Arc::clone(&file)));
+                Ok(Some(file))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(error)),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // for `map_err`
+fn unreadable(error: io::Error) -> JournalError {
+    JournalError::Read(Arc::from(error.to_string()))
+}
+
+fn change(at: Position, record: Record) -> Change {
+    match record {
+        Record::Event(record) => {
+            let EventRecord { mut event, deliveries, .. } = *record;
+            let body_bytes = event.body.len() as u64;
+            event.body = Bytes::new();
+            let state = |delivery: StoredDelivery| DeliveryState {
+                destination: delivery.destination,
+                status: delivery.status,
+                attempts: delivery.progress.attempts,
+            };
+            let deliveries = deliveries.into_iter().map(state).collect();
+            Change::Event { at, event: Box::new(event), body_bytes, deliveries }
+        }
+        Record::Started { delivery, number, at, .. } => Change::Started { delivery, number, at },
+        Record::Settled { settled, .. } => Change::Settled(settled),
+        Record::Rearmed { delivery, why, at, .. } => Change::Rearmed { delivery, why, at },
+        Record::Duplicate { original, conflict, at } => Change::Duplicate { original, conflict, at },
+        Record::Trimmed { segment } => {
+            let before = segment::position(segment.saturating_add(1), 0);
+            Change::Trimmed { from: segment::position(segment, 0), before }
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! What the journal knows in memory: four bytes a kept delivery, and more only for those under way.
+//!
+//! Whatever the backlog, an event's facts, headers and body are read from the log when they are needed.
+//! A delivery's whole story while it waits is its [`Entry`]; a [`Active`] exists only while a lane's owner
+//! holds the delivery or waits to retry it, and owners hold a bounded number.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+
+use super::entry::{Entry, Segment, Standing};
+use super::record::{EventRecord, Home, Progress, StoredDelivery};
+use super::segment;
+use crate::base::{Name, UnixMillis};
+use crate::event::{AttemptReason, DeliveryId, DeliveryStatus, EventId};
+use crate::journal::{Lane, Located, Pending, Position, Rearm, Verdict};
+
+/// Fresh deliveries that a lane keeps at hand, so that an owner who keeps up never reads the log to find them.
+const RING_MAX: usize = 512;
+/// Lanes that can be told apart in an [`Entry`].
+pub const LANES_MAX: usize = 1 << 14;
+
+/// Everything the journal knows in memory.
+pub struct State {
+    /// By number; the last is the one written to.
+    pub segments: BTreeMap<u32, Segment>,
+    /// One for each destination that ever had a delivery here.
+    pub lanes: Vec<LaneState>,
+    lane_of: HashMap<Name, u16>,
+    active: HashMap<DeliveryId, Active>,
+    /// Readers go this far.
+    pub tail: Position,
+    /// Rises with each opening.
+    pub epoch: u64,
+    watch: watch::Sender<Arc<[Lane]>>,
+}
+
+/// One lane.
+pub struct LaneState {
+    /// The destination.
+    pub name: Name,
+    /// Its pending deliveries.
+    pub pending: u64,
+    /// Its dead ones.
+    pub dead: u64,
+    /// Wakes the owner.
+    pub notify: Arc<Notify>,
+    ring: VecDeque<(Position, Pending)>,
+    /// The ring has everything from here on.
+    covers_from: Position,
+}
+
+/// A delivery under way.
+#[derive(Clone, Copy, Debug)]
+struct Active {
+    home: Home,
+    event_at: Position,
+    progress: Progress,
+}
+
+/// What a lane's owner gets when it asks.
+pub enum Ready {
+    /// These, from memory.
+    Deliveries(Vec<Pending>, Position),
+    /// The log must be read, from the position asked for.
+    Scan,
+    /// Nothing yet.
+    Wait,
+}
+
+impl State {
+    /// Nothing, opened for the `epoch`th time.
+    pub fn new(epoch: u64) -> Self {
+        Self {
+            segments: BTreeMap::new(),
+            lanes: Vec::new(),
+            lane_of: HashMap::new(),
+            active: HashMap::new(),
+            tail: Position::START,
+            epoch,
+            watch: watch::Sender::new(Arc::from([])),
+        }
+    }
+
+    /// The lanes, as they come.
+    pub fn watch(&self) -> watch::Receiver<Arc<[Lane]>> {
+        self.watch.subscribe()
+    }
+
+    /// The lane of `destination`, made where it is new. None when there are too many.
+    pub fn lane_index(&mut self, destination: &Name) -> Option<u16> {
+        if let Some(index) = self.lane_of.get(destination) {
+            return Some(*index);
+        }
+        let index = u16::try_from(self.lanes.len()).ok().filter(|index| usize::from(*index) < LANES_MAX)?;
+        self.lanes.push(LaneState {
+            name: destination.clone(),
+            pending: 0,
+            dead: 0,
+            notify: Arc::new(Notify::new()),
+            ring: VecDeque::new(),
+            covers_from: self.tail,
+        });
+        self.lane_of.insert(destination.clone(), index);
+        let epoch = self.epoch;
+        let lanes = self.lanes.iter().map(|lane| Lane { destination: lane.name.clone(), slot: 0, epoch });
+        self.watch.send_replace(lanes.collect());
+        Some(index)
+    }
+
+    /// The log has been read back up to `tail`: from here on the rings tell what is new.
+    pub fn recovered(&mut self, tail: Position) {
+        self.tail = tail;
+        for lane in &mut self.lanes {
+            lane.covers_from = tail;
+        }
+    }
+
+    /// The lane's state, if it is ours.
+    pub fn lane(&mut self, lane: &Lane) -> Option<&mut LaneState> {
+        if lane.epoch != self.epoch || lane.slot != 0 {
+            return None;
+        }
+        let index = *self.lane_of.get(&lane.destination)?;
+        self.lanes.get_mut(usize::from(index))
+    }
+
+    /// Takes note of an event's record at `at`, its first entry being `first`.
+    ///
+    /// Deliveries that are pending go to their lanes' rings when the record is `live`, i.e. written now and
+    /// not read back; a copy of a straggler leaves its old home, and its owner may be given it again.
+    pub fn add_event(&mut self, at: Position, first: u32, record: &EventFacts, live: bool) {
+        let (number, _) = segment::split(at);
+        if let Some((old, old_first)) = record.moved_from {
+            for index in 0..record.deliveries.len() {
+                let entry = old_first.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
+                self.stand(Home { segment: segment::split(old).0, entry }, Standing::Moved, None);
+            }
+        }
+        let lanes: Vec<u16> =
+            record.deliveries.iter().map(|delivery| self.lane_index(&delivery.destination).unwrap_or(0)).collect();
+        let Some(segment) = self.segments.get_mut(&number) else { return };
+        segment.events += 1;
+        segment.event_bytes += u64::from(record.bytes);
+        segment.newest = segment.newest.max(record.received_at);
+        // An event whose record was damaged leaves a gap in the numbers, never a shift.
+        while u32::try_from(segment.entries.len()).is_ok_and(|length| length < first) {
+            segment.entries.push(Entry::new(Standing::Moved, 0, 0));
+        }
+        for (delivery, lane) in record.deliveries.iter().zip(&lanes) {
+            segment.entries.push(Entry::new(Standing::Moved, *lane, delivery.progress.attempts));
+        }
+        for (index, delivery) in (0u8..).zip(&record.deliveries) {
+            let home = Home { segment: number, entry: first.saturating_add(u32::from(index)) };
+            let id = DeliveryId { event: record.id, index };
+            let standing = match delivery.status {
+                DeliveryStatus::Pending => Standing::Pending,
+                DeliveryStatus::Delivered => Standing::Delivered,
+                DeliveryStatus::Dead => Standing::Dead,
+            };
+            self.stand(home, standing, None);
+            if standing == Standing::Dead {
+                self.dead_at(home, delivery.progress.since);
+            }
+            if let Some(active) = self.active.get_mut(&id) {
+                (active.home, active.event_at) = (home, at);
+            } else if standing == Standing::Pending && delivery.progress.attempts > 0 {
+                self.active.insert(id, Active { home, event_at: at, progress: delivery.progress });
+            }
+            if live && standing == Standing::Pending {
+                let event = Located { id: record.id, at };
+                self.ring(home, at, pending(id, event, delivery.progress));
+            }
+        }
+    }
+
+    /// An attempt is about to run.
+    pub fn started(&mut self, id: DeliveryId, home: Home, number: u32) {
+        if let Some(entry) = self.entry(home)
+            && let Some(slot) = self.entry_mut(home)
+        {
+            *slot = Entry::new(entry.standing(), entry.lane(), number);
+        }
+        if let Some(active) = self.active.get_mut(&id) {
+            active.progress.attempts = number;
+            active.progress.reason = AttemptReason::Retry;
+            active.progress.not_before = None;
+        }
+    }
+
+    /// Takes note that a delivery at `home` is under way, as the log says while it is read back.
+    pub fn recall(&mut self, id: DeliveryId, home: Home, event_at: Position, progress: Progress) {
+        if self.entry(home).is_some_and(|entry| entry.standing() == Standing::Pending) {
+            self.active.entry(id).or_insert(Active { home, event_at, progress });
+        }
+    }
+
+    /// An attempt ended, at `at`.
+    pub fn settled(&mut self, id: DeliveryId, home: Home, verdict: Verdict, at: UnixMillis) {
+        match verdict {
+            Verdict::RetryAt(when) => {
+                if let Some(active) = self.active.get_mut(&id) {
+                    active.progress.not_before = Some(when);
+                }
+            }
+            Verdict::Delivered => {
+                self.stand(home, Standing::Delivered, None);
+                self.active.remove(&id);
+            }
+            Verdict::Dead(_) => {
+                self.stand(home, Standing::Dead, None);
+                self.dead_at(home, at);
+                self.active.remove(&id);
+            }
+        }
+    }
+
+    /// A delivery is pending again; its record is at `record_at`.
+    pub fn rearmed(&mut self, rearmed: &Rearmed, record_at: Position, live: bool) {
+        let Rearmed { id, home, event_at, why, attempts, at } = *rearmed;
+        if self.entry(home).is_none_or(|entry| entry.standing() == Standing::Moved) {
+            return;
+        }
+        self.stand(home, Standing::Pending, Some(attempts));
+        let reason = if why == Rearm::Replay { AttemptReason::Replay } else { AttemptReason::Rearm };
+        let progress = Progress { attempts, attempts_before: attempts, since: at, not_before: None, reason };
+        self.active.insert(id, Active { home, event_at, progress });
+        if let Some(segment) = self.segments.get_mut(&segment::split(record_at).0) {
+            segment.has_rearm = true;
+        }
+        if live {
+            self.ring(home, record_at, pending(id, Located { id: id.event, at: event_at }, progress));
+        }
+    }
+
+    /// Forgets a segment.
+    pub fn remove_segment(&mut self, number: u32) {
+        let Some(segment) = self.segments.remove(&number) else { return };
+        for entry in &segment.entries {
+            if let Some(lane) = self.lanes.get_mut(usize::from(entry.lane())) {
+                match entry.standing() {
+                    Standing::Pending => lane.pending = lane.pending.saturating_sub(1),
+                    Standing::Dead => lane.dead = lane.dead.saturating_sub(1),
+                    Standing::Delivered | Standing::Moved => {}
+                }
+            }
+        }
+    }
+
+    /// The entry at `home`.
+    pub fn entry(&self, home: Home) -> Option<Entry> {
+        self.segments.get(&home.segment)?.entries.get(home.entry as usize).copied()
+    }
+
+    /// The destination of the delivery at `home`.
+    pub fn destination(&self, home: Home) -> Option<&Name> {
+        let lane = self.entry(home)?.lane();
+        self.lanes.get(usize::from(lane)).map(|lane| &lane.name)
+    }
+
+    /// Where a delivery under way is kept, and where its event's record is.
+    pub fn home(&self, id: DeliveryId) -> Option<(Home, Position)> {
+        self.active.get(&id).map(|active| (active.home, active.event_at))
+    }
+
+    /// Where the record of an event with a delivery under way is now.
+    pub fn event_at(&self, event: EventId) -> Option<Position> {
+        (0..=u8::MAX).find_map(|index| self.active.get(&DeliveryId { event, index })).map(|active| active.event_at)
+    }
+
+    /// How far the delivery at `home` has come, for an event received at `received_at`.
+    pub fn progress(&self, id: DeliveryId, home: Home, received_at: UnixMillis) -> Progress {
+        let fresh = || {
+            let attempts = self.entry(home).map_or(0, Entry::attempts);
+            Progress { attempts, ..Progress::fresh(received_at) }
+        };
+        self.active.get(&id).map_or_else(fresh, |active| active.progress)
+    }
+
+    /// What a lane's owner can have without reading the log.
+    pub fn ready(&mut self, lane: &Lane, after: Position, max: usize) -> Option<Ready> {
+        let tail = self.tail;
+        let state = self.lane(lane)?;
+        while state.ring.front().is_some_and(|(at, _)| *at < after) {
+            state.ring.pop_front();
+        }
+        if after < state.covers_from {
+            return Some(if after < tail { Ready::Scan } else { Ready::Wait });
+        }
+        let Some((last, _)) = state.ring.iter().take(max.max(1)).next_back() else { return Some(Ready::Wait) };
+        let last = *last; // a position is given whole: one event may have two deliveries here
+        let taken: Vec<_> = state.ring.iter().take_while(|(at, _)| *at <= last).cloned().collect();
+        let next = Position(last.0 + 1);
+        let mut given = Vec::with_capacity(taken.len());
+        for (_, mut pending) in taken {
+            if self.hand_out(&mut pending) {
+                given.push(pending);
+            }
+        }
+        Some(Ready::Deliveries(given, next))
+    }
+
+    /// Brings `pending` up to date and notes that its lane's owner holds it now. False if it is settled by now.
+    pub fn hand_out(&mut self, pending: &mut Pending) -> bool {
+        let (home, progress) = match self.active.get(&pending.id) {
+            Some(active) => (active.home, active.progress),
+            None => {
+                let (segment, _) = segment::split(pending.event.at);
+                (Home { segment, entry: pending.entry }, progress_of(pending))
+            }
+        };
+        if self.entry(home).is_none_or(|entry| entry.standing() != Standing::Pending) {
+            return false;
+        }
+        self.active.entry(pending.id).or_insert(Active { home, event_at: pending.event.at, progress });
+        pending.attempts = progress.attempts;
+        pending.attempts_before = progress.attempts_before;
+        (pending.since, pending.not_before, pending.reason) = (progress.since, progress.not_before, progress.reason);
+        true
+    }
+
+    /// The segments from `after` on that may have something for `lane`.
+    pub fn plan(&mut self, lane: &Lane, after: Position) -> Vec<(u32, u32)> {
+        let Some(index) = self.lane_of.get(&lane.destination).copied() else { return Vec::new() };
+        let (first, _) = segment::split(after);
+        self.segments
+            .range(first..)
+            .filter(|(_, segment)| segment.has_rearm || segment.pending_by_lane.contains_key(&index))
+            .map(|(number, segment)| (*number, segment.end))
+            .collect()
+    }
+
+    fn ring(&mut self, home: Home, at: Position, mut pending: Pending) {
+        pending.entry = home.entry;
+        let Some(lane) = self.entry(home).and_then(|entry| self.lanes.get_mut(usize::from(entry.lane()))) else {
+            return;
+        };
+        lane.ring.push_back((at, pending));
+        if lane.ring.len() > RING_MAX
+            && let Some((dropped, _)) = lane.ring.pop_front()
+        {
+            lane.covers_from = Position(dropped.0 + 1);
+            // Others at the same place go as well: a position is given whole or not at all.
+            while lane.ring.front().is_some_and(|(at, _)| *at == dropped) {
+                lane.ring.pop_front();
+            }
+        }
+        lane.notify.notify_one();
+    }
+
+    fn entry_mut(&mut self, home: Home) -> Option<&mut Entry> {
+        self.segments.get_mut(&home.segment)?.entries.get_mut(home.entry as usize)
+    }
+
+    fn dead_at(&mut self, home: Home, at: UnixMillis) {
+        if let Some(segment) = self.segments.get_mut(&home.segment) {
+            segment.newest_dead = segment.newest_dead.max(at);
+        }
+    }
+
+    /// Moves the entry at `home` to another standing, and every count with it.
+    fn stand(&mut self, home: Home, standing: Standing, attempts: Option<u32>) {
+        let Some(segment) = self.segments.get_mut(&home.segment) else { return };
+        let Some(entry) = segment.entries.get_mut(home.entry as usize) else { return };
+        let before = *entry;
+        *entry = Entry::new(standing, before.lane(), attempts.unwrap_or(before.attempts()));
+        let Some(lane) = self.lanes.get_mut(usize::from(before.lane())) else { return };
+        match before.standing() {
+            Standing::Pending => {
+                segment.pending -= 1;
+                lane.pending -= 1;
+                if let Some(count) = segment.pending_by_lane.get_mut(&before.lane()) {
+                    *count -= 1;
+                    if *count == 0 {
+                        segment.pending_by_lane.remove(&before.lane());
+                    }
+                }
+            }
+            Standing::Dead => {
+                segment.dead -= 1;
+                lane.dead -= 1;
+            }
+            Standing::Delivered | Standing::Moved => {}
+        }
+        match standing {
+            Standing::Pending => {
+                segment.pending += 1;
+                lane.pending += 1;
+                *segment.pending_by_lane.entry(before.lane()).or_default() += 1;
+            }
+            Standing::Dead => {
+                segment.dead += 1;
+                lane.dead += 1;
+            }
+            Standing::Delivered | Standing::Moved => {}
+        }
+    }
+}
+
+/// A delivery that is made pending again.
+#[derive(Clone, Copy, Debug)]
+pub struct Rearmed {
+    /// Which.
+    pub id: DeliveryId,
+    /// Where its state is.
+    pub home: Home,
+    /// Where its event's record is.
+    pub event_at: Position,
+    /// Why.
+    pub why: Rearm,
+    /// Attempts started so far.
+    pub attempts: u32,
+    /// When.
+    pub at: UnixMillis,
+}
+
+/// What [`State::add_event`] needs of an event's record.
+#[derive(Clone, Debug)]
+pub struct EventFacts {
+    /// The event's id.
+    pub id: EventId,
+    /// When it was received.
+    pub received_at: UnixMillis,
+    /// Its deliveries.
+    pub deliveries: Vec<StoredDelivery>,
+    /// Where it was before.
+    pub moved_from: Option<(Position, u32)>,
+    /// The record's size in the log.
+    pub bytes: u32,
+}
+
+impl EventFacts {
+    /// Those of `record`, whose payload is of so many bytes.
+    pub fn of(record: &EventRecord, payload: usize) -> Self {
+        Self {
+            id: record.event.id,
+            received_at: record.event.received_at,
+            deliveries: record.deliveries.clone(),
+            moved_from: record.moved_from,
+            bytes: u32::try_from(segment::record_bytes(payload)).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// The delivery `id` as its lane's owner sees it.
+pub fn pending(id: DeliveryId, event: Located, progress: Progress) -> Pending {
+    Pending {
+        id,
+        event,
+        entry: 0,
+        attempts: progress.attempts,
+        attempts_before: progress.attempts_before,
+        since: progress.since,
+        not_before: progress.not_before,
+        reason: progress.reason,
+    }
+}
+
+fn progress_of(pending: &Pending) -> Progress {
+    Progress {
+        attempts: pending.attempts,
+        attempts_before: pending.attempts_before,
+        since: pending.since,
+        not_before: pending.not_before,
+        reason: pending.reason,
+    }
+}

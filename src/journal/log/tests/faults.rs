@@ -1,0 +1,178 @@
+//! A disk that fails, fills up, or hangs.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::journal::disk::failing::{FailingDisk, Faults};
+
+fn on_failing_disk(max_size: u64) -> (TempDir, Arc<Faults>, Arc<ManualClock>, LogJournal) {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let disk = FailingDisk { faults: Arc::clone(&faults), real: RealDisk::new(dir.path()) };
+    let clock = Arc::new(ManualClock::at(T0));
+    let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
+    let journal =
+        LogJournal::open_on(Arc::new(disk), &settings(dir.path(), max_size), shared, Metrics::new("test"), None)
+            .unwrap();
+    (dir, faults, clock, journal)
+}
+
+#[tokio::test]
+async fn nobody_hears_of_an_append_before_the_flush_is_over() {
+    let (_dir, faults, _clock, journal) = on_failing_disk(64 << 20);
+    faults.hold_syncs();
+    let tasks = tokio::runtime::Handle::current();
+    let appends = (0..2).map(|_| {
+        let journal = journal.clone();
+        tasks.spawn(async move { journal.append(entry(b"x", Some(1), &["app"])).await.unwrap() })
+    });
+    let appends: Vec<_> = appends.collect();
+    let held = Arc::clone(&faults);
+    tokio::task::spawn_blocking(move || held.until_one_is_held()).await.unwrap();
+    tokio::task::yield_now().await;
+    assert!(appends.iter().all(|append| !append.is_finished()), "neither the fresh one nor its duplicate");
+    assert!(journal.lanes().borrow().is_empty(), "nor a lane's owner");
+    faults.release_syncs();
+    let outcomes = futures_util::future::join_all(appends).await;
+    let fresh = outcomes.iter().filter(|outcome| matches!(outcome.as_ref().unwrap(), Appended::Fresh(_)));
+    assert_eq!(fresh.count(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_flush_acknowledges_nothing_until_the_journal_is_reopened() {
+    let (dir, faults, clock, journal) = on_failing_disk(64 << 20);
+    let kept = fresh(journal.append(entry(b"1", Some(1), &["app"])).await.unwrap());
+    faults.sync.store(true, Ordering::SeqCst);
+    assert!(matches!(journal.append(entry(b"2", Some(2), &["app"])).await, Err(AppendError::Failed(_))));
+    assert!(matches!(journal.room(), Room::Failed(_)));
+    faults.sync.store(false, Ordering::SeqCst); // the disk claims to be well again; that proves nothing
+    assert!(matches!(journal.append(entry(b"3", Some(3), &["app"])).await, Err(AppendError::Failed(_))));
+    journal.trim(Retention::default()).await.unwrap_err();
+    assert!(matches!(journal.room(), Room::Failed(_)));
+    journal.close().await;
+
+    let reopened = open(dir.path(), &clock, 64 << 20);
+    assert_eq!(reopened.room(), Room::Open);
+    assert!(reopened.event(kept).await.unwrap().is_some());
+    assert!(matches!(reopened.append(entry(b"3", Some(3), &["app"])).await.unwrap(), Appended::Fresh(_)));
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_leaves_nothing_half_written_and_recovers_by_itself() {
+    let (dir, faults, clock, journal) = on_failing_disk(64 << 20);
+    journal.append(entry(b"1", Some(1), &["app"])).await.unwrap();
+    faults.full_after.store(faults.written.load(Ordering::SeqCst) + 10, Ordering::SeqCst);
+    assert!(matches!(journal.append(entry(b"2", Some(2), &["app"])).await, Err(AppendError::Full { .. })));
+    assert!(matches!(journal.room(), Room::Full { .. }));
+    faults.full_after.store(0, Ordering::SeqCst);
+    journal.trim(Retention::default()).await.unwrap(); // as the app does every second
+    assert_eq!(journal.room(), Room::Open);
+    let again = journal.append(entry(b"2", Some(2), &["app"])).await.unwrap();
+    assert!(matches!(again, Appended::Fresh(_)), "the refused one claimed nothing");
+    journal.close().await;
+
+    let reopened = open(dir.path(), &clock, 64 << 20);
+    assert_eq!((reopened.stats().damaged, reopened.stats().lanes[0].pending), (0, 2));
+}
+
+/// The disk fills up while what waits is copied forward: the old segment must stay.
+#[tokio::test]
+async fn a_copy_that_does_not_fit_costs_nothing() {
+    let (dir, faults, clock, journal) = on_failing_disk(SMALL);
+    let waits = fresh(journal.append(entry(&[1; 60 << 10], Some(9), &["app"])).await.unwrap());
+    for _ in 0..9 {
+        journal.append(entry(&[7; 16 << 10], None, &[])).await.unwrap();
+    }
+    clock.set(T0.plus(HOUR * 24 * 8)); // history is past its retention; there is room for small records only
+    faults.full_after.store(faults.written.load(Ordering::SeqCst) + 4096, Ordering::SeqCst);
+    assert!(matches!(journal.trim(Retention::default()).await, Err(JournalError::Full)));
+    assert!(journal.event(waits).await.unwrap().is_some());
+    faults.full_after.store(0, Ordering::SeqCst);
+    journal.trim(Retention::default()).await.unwrap();
+    assert_eq!(journal.stats().lanes[0].pending, 1);
+    journal.close().await;
+    let reopened = open(dir.path(), &clock, SMALL);
+    let lane = reopened.lanes().borrow()[0].clone();
+    let pending = reopened.pending(&lane, Position::START, 10).await.unwrap().deliveries;
+    assert_eq!((pending.len(), pending[0].event.id), (1, waits.id));
+    assert!(reopened.event(pending[0].event).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_segment_that_could_not_be_begun_is_not_in_the_way() {
+    let (_dir, faults, clock, journal) = on_failing_disk(SMALL);
+    journal.append(entry(&[1; 1000], Some(9), &["app"])).await.unwrap();
+    clock.set(T0.plus(HOUR * 24)); // time for a new segment
+    faults.full_after.store(faults.written.load(Ordering::SeqCst) + 10, Ordering::SeqCst);
+    assert!(matches!(journal.trim(Retention::default()).await, Err(JournalError::Full)));
+    faults.full_after.store(0, Ordering::SeqCst);
+    journal.trim(Retention::default()).await.unwrap();
+    assert_eq!(journal.room(), Room::Open);
+}
+
+/// The original fills its segment, so that noting the duplicate begins another one: in between, the original's
+/// batch is written, and is not.
+#[tokio::test]
+async fn a_duplicate_of_what_could_not_be_written_is_not_acknowledged() {
+    let (_dir, faults, _clock, journal) = on_failing_disk(SMALL);
+    let full_segment = vec![1; (128 << 10) - 72];
+    faults.hold_syncs();
+    let runtime = tokio::runtime::Handle::current();
+    let append = |body: Vec<u8>, key| {
+        let journal = journal.clone();
+        runtime.spawn(async move { journal.append(entry(&body, Some(key), &["app"])).await })
+    };
+    let first = append(b"holds the writer up".to_vec(), 1);
+    let held = Arc::clone(&faults);
+    tokio::task::spawn_blocking(move || held.until_one_is_held()).await.unwrap();
+    let both = [append(full_segment.clone(), 2), append(full_segment, 2)]; // one batch, once the writer is free
+    while journal.shared.writer.capacity() > QUEUE - 2 {
+        tokio::task::yield_now().await;
+    }
+    faults.full_after.store(faults.written.load(Ordering::SeqCst) + 4096, Ordering::SeqCst);
+    faults.release_syncs();
+    first.await.unwrap().unwrap();
+    for outcome in futures_util::future::join_all(both).await {
+        let outcome = outcome.unwrap();
+        assert!(matches!(outcome, Err(AppendError::Full { .. })), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_counts_once_it_is_durable_and_an_outcome_soon_after() {
+    let (_dir, faults, _clock, journal) = on_failing_disk(64 << 20);
+    for body in [b"1", b"2"] {
+        journal.append(entry(body, None, &["app"])).await.unwrap();
+    }
+    let lane = journal.lanes().borrow()[0].clone();
+    let ids: Vec<_> =
+        journal.pending(&lane, Position::START, 10).await.unwrap().deliveries.iter().map(|p| p.id).collect();
+    faults.hold_syncs();
+    let outcome = |delivery, verdict| Settled { delivery, attempt: None, verdict };
+    journal.settle(&lane, outcome(ids[0], Verdict::Delivered)).await.unwrap(); // written, and that is enough
+    let held = Arc::clone(&faults);
+    tokio::task::spawn_blocking(move || held.until_one_is_held()).await.unwrap(); // and flushed by itself
+    let (clone, lane) = (journal.clone(), lane.clone());
+    let dead = outcome(ids[1], Verdict::Dead(DeadReason::GaveUp));
+    let dies = tokio::runtime::Handle::current().spawn(async move { clone.settle(&lane, dead).await });
+    tokio::task::yield_now().await;
+    assert!(!dies.is_finished() && journal.stats().lanes[0].dead == 0);
+    faults.release_syncs();
+    dies.await.unwrap().unwrap();
+    assert_eq!(journal.stats().lanes[0].dead, 1);
+}
+
+#[tokio::test]
+async fn a_short_disk_lets_go_of_history_and_then_refuses() {
+    let (_dir, faults, _clock, journal) = on_failing_disk(64 << 20);
+    for _ in 0..200 {
+        journal.append(entry(&[7; 16 << 10], None, &[])).await.unwrap();
+    }
+    faults.no_space.store(true, Ordering::SeqCst);
+    journal.trim(Retention::default()).await.unwrap();
+    assert!(journal.stats().evicted >= 100, "history went first: {:?}", journal.stats());
+    assert!(matches!(journal.room(), Room::Full { .. }));
+    faults.no_space.store(false, Ordering::SeqCst);
+    journal.trim(Retention::default()).await.unwrap();
+    assert_eq!(journal.room(), Room::Open);
+}

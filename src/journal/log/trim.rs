@@ -1,0 +1,229 @@
+//! Letting go: by age, and where space is short, history first.
+//!
+//! Space comes back a segment at a time, always the oldest: an outcome stands in the log after its event,
+//! so what is left always explains itself. What is still needed of that segment (pending, or dead within its
+//! retention) is copied forward to the end of the log, so one undeliverable event never pins a segment;
+//! claims are sealed first, so they outlive their events. Pending deliveries are never let go of, whatever
+//! the clock says.
+
+use super::RETRY_AFTER;
+use super::codec::Encoder;
+use super::commit::{Batch, Broken};
+use super::entry::{Entry, Segment, Standing};
+use super::record::{self, EventRecord, Home, Record};
+use super::segment::{self, Found, Scan, SegmentKey};
+use super::state::EventFacts;
+use super::writer::{ORDINARY_BYTES, Writer};
+use crate::base::UnixMillis;
+use crate::event::{DeliveryId, DeliveryStatus};
+use crate::journal::Room;
+
+/// The log is worth going through when at least one byte in this many is no longer needed.
+const WORTH_COPYING: u64 = 20;
+/// How many segments one call lets go of, so that appends are not kept waiting.
+const SEGMENTS_A_CALL: usize = 4;
+
+/// Why a segment goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// All it has is past its retention.
+    Age,
+    /// Space is short.
+    Space,
+}
+
+impl Writer {
+    /// Lets go of what is past retention, and measures what the index takes.
+    ///
+    /// # Errors
+    /// [`Broken`] if a copy could not be written.
+    pub fn trim(&mut self) -> Result<(), Broken> {
+        if let Room::Failed(why) = self.gauges.room() {
+            return Err(Broken::Failed(why));
+        }
+        self.exhausted = false;
+        self.index_bytes = self.disk.list("index").map_or(0, |files| files.iter().map(|(_, bytes)| bytes).sum());
+        let now = self.clock.now();
+        let made_at = self.state().segments.get(&self.active.number).map_or(now, |segment| segment.made_at);
+        if now.since(made_at) > self.keep.delivered / 8 {
+            self.roll()?; // so that a quiet gateway's history ages as well
+        }
+        for _ in 0..SEGMENTS_A_CALL {
+            let old = |segment: &Segment| segment.newest_at().plus(self.keep.delivered) < now;
+            let needed = |segment: &Segment| {
+                let dead = if segment.newest_dead.plus(self.keep.dead) < now { 0 } else { segment.dead };
+                segment.pending + dead
+            };
+            let Some(number) = self.oldest_if_worth_it(old, needed) else { break };
+            self.let_go(number, Why::Age)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for `bytes` of a fresh event, evicting history if need be. False if there is none.
+    ///
+    /// # Errors
+    /// [`Broken`] if a copy could not be written.
+    pub fn make_room(&mut self, bytes: u64, batch: &mut Batch) -> Result<bool, Broken> {
+        loop {
+            let used = self.used() + batch.size();
+            if used + bytes + self.limits.reserve() <= self.limits.max_bytes && self.disk_has_room() {
+                return Ok(true);
+            }
+            if self.exhausted {
+                return Ok(false);
+            }
+            self.commit(batch)?;
+            let everything = |segment: &Segment| segment.pending + segment.dead;
+            let mut oldest = self.oldest_if_worth_it(|_| true, everything);
+            if oldest.is_none() && self.active.entries > 0 && self.state().segments.len() == 1 {
+                self.roll()?; // all there is stands in the segment that is written to
+                oldest = self.oldest_if_worth_it(|_| true, everything);
+            }
+            let Some(number) = oldest else {
+                self.exhausted = true;
+                return Ok(false);
+            };
+            self.let_go(number, Why::Space)?;
+        }
+    }
+
+    /// Opens the door again where there is room for an ordinary event.
+    pub fn refresh_room(&mut self) {
+        if matches!(self.gauges.room(), Room::Failed(_)) {
+            return;
+        }
+        let wanted = ORDINARY_BYTES.min(self.limits.max_bytes / 16);
+        let room = match self.make_room(wanted, &mut Batch::default()) {
+            Ok(true) => Room::Open,
+            Ok(false) => Room::Full { retry_after: RETRY_AFTER },
+            Err(_) => return, // `room` says why
+        };
+        self.gauges.set_room(room);
+    }
+
+    fn disk_has_room(&self) -> bool {
+        let reserve = self.limits.reserve();
+        self.disk.space().map_or(true, |space| space.free > reserve.min(space.total / 10))
+    }
+
+    /// The oldest segment, if a good part of those that are `of_interest` is not `needed`.
+    fn oldest_if_worth_it(
+        &self,
+        of_interest: impl Fn(&Segment) -> bool,
+        needed: impl Fn(&Segment) -> u32,
+    ) -> Option<u32> {
+        let state = self.state();
+        let sealed = || state.segments.iter().filter(|(number, _)| **number != self.active.number);
+        let (mut all, mut kept) = (0u64, 0u64);
+        for (_, segment) in sealed().filter(|(_, segment)| of_interest(segment)) {
+            all += u64::from(segment.end);
+            kept += segment.needed_bytes(needed(segment));
+        }
+        let (number, oldest) = sealed().next()?;
+        let worth_it = of_interest(oldest) && all.saturating_sub(kept) * WORTH_COPYING >= all;
+        worth_it.then_some(*number)
+    }
+
+    /// Copies forward what is needed of segment `number`, and removes it.
+    fn let_go(&mut self, number: u32, why: Why) -> Result<(), Broken> {
+        let Some((end, events, needed)) = self
+            .state()
+            .segments
+            .get(&number)
+            .map(|segment| (segment.end, segment.events, segment.pending + segment.dead))
+        else {
+            return Ok(());
+        };
+        if self.sealed_through < segment::position(number, end) {
+            self.seal_claims()?;
+        }
+        let mut batch = Batch::default();
+        let mut copied = 0;
+        if needed > 0 {
+            copied = self.copy_forward(number, end, &mut batch)?;
+        }
+        self.add(&Record::Trimmed { segment: number }, &mut batch)?;
+        batch.must_be_durable();
+        self.commit(&mut batch)?; // only what is durable elsewhere may go here
+        let removed = self.disk.remove(&segment::path(number)).and_then(|()| self.disk.sync_dir(segment::DIR));
+        if let Err(error) = removed {
+            return Err(self.write_failed(&error, "remove a segment"));
+        }
+        self.log_bytes = self.log_bytes.saturating_sub(u64::from(end));
+        self.state().remove_segment(number);
+        if why == Why::Space {
+            self.metrics.journal().evicted(u64::from(events.saturating_sub(copied)));
+            self.gauges
+                .evicted
+                .fetch_add(u64::from(events.saturating_sub(copied)), std::sync::atomic::Ordering::Relaxed);
+        }
+        tracing::debug!(segment = number, events, copied, ?why, "segment let go");
+        Ok(())
+    }
+
+    /// Copies the events of segment `number` that have a pending delivery or a dead one within its retention.
+    fn copy_forward(&mut self, number: u32, end: u32, batch: &mut Batch) -> Result<u32, Broken> {
+        let key = SegmentKey { store: self.store, number };
+        let now = self.clock.now();
+        let opened = self.disk.open(&segment::path(number));
+        let file = opened.map_err(|error| self.fail(&format!("segment {number} cannot be read: {error}")))?;
+        let mut scan = Scan::new(file, key, 0, end, 1 << 20);
+        let mut copied = 0;
+        loop {
+            let raw = match scan.next() {
+                Ok(None) => return Ok(copied),
+                Ok(Some(Found::Record(raw))) if raw.kind == record::KIND_EVENT => raw,
+                Ok(Some(_)) => continue,
+                Err(error) => return Err(self.fail(&format!("segment {number} cannot be read: {error}"))),
+            };
+            let (offset, first) = (raw.offset, raw.entry);
+            let Ok(Record::Event(mut event)) = Record::decode(raw.kind, raw.payload) else { continue };
+            if !self.bring_up_to_date(&mut event, number, first, now) {
+                continue;
+            }
+            event.moved_from = Some((segment::position(number, offset), first));
+            let mut payload = Encoder::default();
+            record::encode_event(&mut payload, &event);
+            let facts = EventFacts::of(&event, payload.0.len());
+            let (at, first) = self.add_event(&payload.0, facts, batch)?;
+            if let Some(claim) = event.claim.filter(|claim| claim.until > now) {
+                let held = super::claims::Held::new(&claim, event.event.id, at, first, event.deliveries.len());
+                batch.claim(&mut self.claims, claim.hash, held);
+            }
+            copied += 1;
+            if batch.size() > 4 << 20 {
+                self.commit(batch)?;
+            }
+        }
+    }
+
+    /// Sets the record's deliveries to where they stand now. False if nothing of it is needed.
+    fn bring_up_to_date(&self, event: &mut EventRecord, segment: u32, first: u32, now: UnixMillis) -> bool {
+        let state = self.state();
+        let newest_dead = state.segments.get(&segment).map_or(now, |segment| segment.newest_dead);
+        let (id, received_at) = (event.event.id, event.event.received_at);
+        let mut needed = false;
+        for (index, delivery) in (0u8..).zip(&mut event.deliveries) {
+            let home = Home { segment, entry: first.saturating_add(u32::from(index)) };
+            let standing = state.entry(home).map_or(Standing::Moved, Entry::standing);
+            let recorded = (delivery.status, delivery.progress);
+            delivery.progress = state.progress(DeliveryId { event: id, index }, home, received_at);
+            delivery.status = match standing {
+                Standing::Pending => DeliveryStatus::Pending,
+                Standing::Dead => DeliveryStatus::Dead,
+                Standing::Delivered => DeliveryStatus::Delivered,
+                Standing::Moved => return false, // already copied, before a crash
+            };
+            if standing == Standing::Dead {
+                // A copy says when it died, unless it was tried again since; for the rest it is known no closer than this.
+                let (status, progress) = recorded;
+                let as_recorded = status == DeliveryStatus::Dead && progress.attempts == delivery.progress.attempts;
+                delivery.progress.since = if as_recorded { progress.since } else { newest_dead };
+            }
+            let past = standing == Standing::Dead && delivery.progress.since.plus(self.keep.dead) < now;
+            needed |= standing == Standing::Pending || (standing == Standing::Dead && !past);
+        }
+        needed
+    }
+}

@@ -1,0 +1,430 @@
+//! The durable store of events, deliveries, outcomes and claims.
+//!
+//! [`Journal`] is what the rest of the program knows of it; [`log`] keeps it in a directory.
+
+pub mod disk;
+pub mod log;
+mod settings;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::admit::Lease;
+use crate::base::{Name, UnixMillis};
+use crate::event::{Attempt, AttemptReason, DeadReason, DedupeKey, DeliveryId, DeliveryStatus, Event, EventId};
+use crate::provider::VerifiedEvent;
+
+pub use settings::{Retention, Settings};
+
+/// The durable store. A handle: cheap to clone, all clones are one journal.
+pub trait Journal: Clone + Send + Sync + 'static {
+    /// Whether an event that came now could be kept. No I/O.
+    fn room(&self) -> Room;
+
+    /// Keeps `entry`: claim, event and deliveries, all or none of them.
+    ///
+    /// Of identical appends at the same time one is [`Appended::Fresh`]; the rest are
+    /// [`Appended::Duplicate`], and only once that one is durable.
+    ///
+    /// # Errors
+    /// - [`AppendError::Full`]: nothing was written; history could not make room.
+    /// - [`AppendError::Failed`]: the store has failed and takes nothing until it is opened again.
+    /// - [`AppendError::TooLarge`]: the event alone is larger than the journal could ever hold.
+    ///
+    /// # Cancellation
+    /// Dropped while it waits for a slot: nothing is kept and nothing is claimed. Dropped later: the
+    /// append goes on and keeps the claim; only the answer is lost, and the sender's retry is a duplicate.
+    fn append(&self, entry: Entry) -> impl Future<Output = Result<Appended, AppendError>> + Send;
+
+    /// The lanes this process owns, as they come and go.
+    fn lanes(&self) -> watch::Receiver<Arc<[Lane]>>;
+
+    /// Unsettled deliveries of `lane` after `after`, in append order; waits while there are none.
+    ///
+    /// A delivery may be given more than once (rearmed, or read again from the start): the lane's owner
+    /// knows which it already holds.
+    ///
+    /// # Errors
+    /// [`JournalError`] if the store cannot be read or `lane` is no longer ours.
+    ///
+    /// # Cancellation
+    /// Safe: the cursor is the caller's.
+    fn pending(
+        &self,
+        lane: &Lane,
+        after: Position,
+        max: usize,
+    ) -> impl Future<Output = Result<PendingBatch, JournalError>> + Send;
+
+    /// Records that attempt `number` of a delivery is about to run, before it runs: a crash in between
+    /// costs a number, never repeats one. Returns once the record is written (not yet synced).
+    ///
+    /// # Errors
+    /// [`JournalError`] if it could not be written or `lane` is no longer ours; the attempt must not run.
+    fn start(
+        &self,
+        lane: &Lane,
+        delivery: DeliveryId,
+        number: u32,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// Records how an attempt ended. `Dead` returns once durable; the others once written, durable within 100 ms.
+    ///
+    /// # Errors
+    /// [`JournalError`] if it could not be written or `lane` is no longer ours; the delivery stays pending.
+    fn settle(&self, lane: &Lane, settled: Settled) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// Makes deliveries of the event at `at` pending again, counting attempts on: all of them that are
+    /// settled, or only those `only` names; with [`Rearm::Duplicate`] only dead ones. Returns those it rearmed, durable.
+    ///
+    /// # Errors
+    /// [`JournalError`] if the event is gone or the record could not be written.
+    fn rearm(
+        &self,
+        at: Located,
+        only: Option<Name>,
+        why: Rearm,
+    ) -> impl Future<Output = Result<Vec<DeliveryId>, JournalError>> + Send;
+
+    /// The event at `at`; none if it is no longer kept.
+    ///
+    /// # Errors
+    /// [`JournalError`] if the store cannot be read, [`JournalError::Damaged`] if its record fails its checksum.
+    fn event(&self, at: Located) -> impl Future<Output = Result<Option<Kept>, JournalError>> + Send;
+
+    /// What happened after `after`, in order, at most about `max`; empty when there is nothing new.
+    /// Feeds the index.
+    ///
+    /// # Errors
+    /// [`JournalError`] if the store cannot be read.
+    fn changes(&self, after: Position, max: usize) -> impl Future<Output = Result<Changes, JournalError>> + Send;
+
+    /// What there is of it, for metrics and `/readyz`. No I/O.
+    fn stats(&self) -> Stats;
+
+    /// The position after the newest change that [`Journal::changes`] would give.
+    fn tail(&self) -> Position;
+
+    /// Lets go of what `keep` no longer asks for. Called now and then.
+    ///
+    /// # Errors
+    /// [`JournalError`] if the store cannot be read or written.
+    fn trim(&self, keep: Retention) -> impl Future<Output = Result<(), JournalError>> + Send;
+}
+
+/// Whether an event that came now could be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Yes.
+    Open,
+    /// No: pending, dead and claims alone fill it, or the disk is nearly full.
+    Full {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// No, while a write or a flush hangs: the disk does not answer.
+    Stalled {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// No, until it is opened again.
+    Failed(Arc<str>),
+}
+
+/// A place in the journal: later records have greater ones. Zero is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// Before everything.
+    pub const START: Self = Self(0);
+}
+
+/// An event and where its record is. Records move (stragglers are copied forward), ids stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Located {
+    /// The event.
+    pub id: EventId,
+    /// Where its record was when this was made.
+    pub at: Position,
+}
+
+/// What one append keeps.
+#[derive(Debug)]
+pub struct Entry {
+    /// The event; only verification makes one.
+    pub event: VerifiedEvent,
+    /// The claim on its dedupe key, if it has one.
+    pub claim: Option<Claim>,
+    /// The destinations it goes to, in route order: delivery `index` is the place in this list.
+    pub deliveries: Vec<NewDelivery>,
+    /// The body's place in the budget of bytes in flight; given back once the append is over, however long that takes.
+    pub lease: Option<Lease>,
+}
+
+/// An event as it is kept.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The event.
+    pub event: Event,
+    /// Its deliveries, by index, as they were asked for.
+    pub deliveries: Vec<NewDelivery>,
+}
+
+/// A delivery to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDelivery {
+    /// Where it goes.
+    pub destination: Name,
+    /// The path that the route puts in place of the destination's.
+    pub path: Option<Box<str>>,
+}
+
+/// A dedupe key, held by an event for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    /// What is claimed.
+    pub key: DedupeKey,
+    /// A digest of the body: another one under the same key is a conflict.
+    pub fingerprint: u64,
+    /// Until when.
+    pub until: UnixMillis,
+    /// What a later duplicate does to dead deliveries of this event.
+    pub rearms: bool,
+}
+
+/// What an append came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// The event is kept.
+    Fresh(Located),
+    /// The key is held: the event that holds it is durable, this one is not kept.
+    Duplicate {
+        /// Who holds it.
+        original: Located,
+        /// Whether the bodies differ.
+        conflict: bool,
+    },
+}
+
+/// Why an event was not kept.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// No room.
+    #[error("the journal is full")]
+    Full {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Failed until reopened.
+    #[error("the journal has failed: {0}")]
+    Failed(Arc<str>),
+    /// Never any room.
+    #[error("an event of {bytes} bytes is more than the journal can hold")]
+    TooLarge {
+        /// The record's size.
+        bytes: usize,
+    },
+    /// The journal is closing.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// Why the journal could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Failed until reopened.
+    #[error("the journal has failed: {0}")]
+    Failed(Arc<str>),
+    /// A file could not be read.
+    #[error("the journal cannot be read: {0}")]
+    Read(Arc<str>),
+    /// A record fails its checksum.
+    #[error("the record is damaged")]
+    Damaged,
+    /// The lane has another owner.
+    #[error("the lane is no longer ours")]
+    Fenced,
+    /// Nothing is known of it.
+    #[error("no such event or delivery")]
+    Unknown,
+    /// No room for the record.
+    #[error("the journal is full")]
+    Full,
+    /// The journal is closing.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// What there is of the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes it takes, everything counted.
+    pub bytes: u64,
+    /// Bytes it may take.
+    pub max_bytes: u64,
+    /// Events let go of before their retention was over, since the start.
+    pub evicted: u64,
+    /// Stretches of the log that could not be read, since the start.
+    pub damaged: u64,
+    /// By destination.
+    pub lanes: Vec<LaneStats>,
+}
+
+/// What there is of one destination's deliveries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneStats {
+    /// The destination.
+    pub destination: Name,
+    /// Deliveries that wait.
+    pub pending: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+/// The deliveries of one destination, in append order, with one owner.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lane {
+    /// The destination.
+    pub destination: Name,
+    /// Which of the destination's lanes.
+    pub slot: u16,
+    /// Rises with each change of owner; a stale one is fenced.
+    pub epoch: u64,
+}
+
+/// Unsettled deliveries of one lane.
+#[derive(Clone, Debug, Default)]
+pub struct PendingBatch {
+    /// In append order.
+    pub deliveries: Vec<Pending>,
+    /// Where to go on: everything up to here has been given.
+    pub next: Position,
+}
+
+/// An unsettled delivery.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// Its event.
+    pub event: Located,
+    /// The journal's own mark for it.
+    pub(crate) entry: u32,
+    /// Attempts that were started so far.
+    pub attempts: u32,
+    /// Attempts that were started before the present cycle: a replay starts a new one.
+    pub attempts_before: u32,
+    /// When the present cycle began: the event's receipt, or the replay. `max_age` counts from here.
+    pub since: UnixMillis,
+    /// When the next attempt is due; none is now.
+    pub not_before: Option<UnixMillis>,
+    /// Why the next attempt is made.
+    pub reason: AttemptReason,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// Of which delivery.
+    pub delivery: DeliveryId,
+    /// The attempt; none when the delivery is given up without one.
+    pub attempt: Option<Attempt>,
+    /// What follows.
+    pub verdict: Verdict,
+}
+
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The application took it.
+    Delivered,
+    /// Another attempt at this time.
+    RetryAt(UnixMillis),
+    /// No more attempts.
+    Dead(DeadReason),
+}
+
+/// Why deliveries are made pending again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rearm {
+    /// An operator asked.
+    Replay,
+    /// A duplicate came.
+    Duplicate,
+}
+
+/// Where a delivery stood when its event's record was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryState {
+    /// Where it goes.
+    pub destination: Name,
+    /// Where it stood.
+    pub status: DeliveryStatus,
+    /// Attempts that had been started.
+    pub attempts: u32,
+}
+
+/// A piece of the change stream.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// In order.
+    pub changes: Vec<Change>,
+    /// Where to go on.
+    pub next: Position,
+}
+
+/// One change.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// An event was kept, or its record has moved to a new place, its deliveries standing as they do here.
+    Event {
+        /// Where.
+        at: Position,
+        /// The event; its body is left empty here.
+        event: Box<Event>,
+        /// How long the body is.
+        body_bytes: u64,
+        /// Its deliveries, by index.
+        deliveries: Vec<DeliveryState>,
+    },
+    /// An attempt is about to run.
+    Started {
+        /// Of which delivery.
+        delivery: DeliveryId,
+        /// Its number.
+        number: u32,
+        /// When.
+        at: UnixMillis,
+    },
+    /// A delivery was settled, or waits for another attempt.
+    Settled(Settled),
+    /// A delivery is pending again.
+    Rearmed {
+        /// Which.
+        delivery: DeliveryId,
+        /// Why.
+        why: Rearm,
+        /// When.
+        at: UnixMillis,
+    },
+    /// A duplicate of an event came.
+    Duplicate {
+        /// Of which.
+        original: EventId,
+        /// Whether its body was another.
+        conflict: bool,
+        /// When.
+        at: UnixMillis,
+    },
+    /// Every event whose record lies before `before` and not before `from` is gone.
+    Trimmed {
+        /// The first position.
+        from: Position,
+        /// The first position after.
+        before: Position,
+    },
+}
