@@ -4,7 +4,7 @@
 //!
 //! - [`base`], [`telemetry`]: clock, secrets, units, tasks; metrics and logs
 //! - [`event`]: the words: event, delivery, attempt
-//! - [`router`], [`limit`], [`admit`], [`provider`], [`journal`], deliver, index: the stages
+//! - [`router`], [`limit`], [`admit`], [`provider`], [`journal`], [`deliver`], [`index`]: the stages
 //! - source: one endpoint, its stages bound together
 //! - intake: **story 1**: one webhook, from request head to answer
 //! - dispatch: **story 2**: one delivery, from journal to delivered or dead
@@ -15,7 +15,9 @@
 
 pub mod admit;
 pub mod base;
+pub mod deliver;
 pub mod event;
+pub mod index;
 pub mod journal;
 pub mod limit;
 pub mod provider;

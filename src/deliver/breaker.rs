@@ -1,0 +1,136 @@
+//! The circuit breaker: after failures in a row a destination is left alone, then probed, then ramped up.
+
+use tokio::time::Instant;
+
+use super::BreakerPolicy;
+
+/// One destination's breaker. It is asked before each attempt and told how each ended.
+#[derive(Debug)]
+pub struct Breaker {
+    policy: BreakerPolicy,
+    state: State,
+    /// Attempts at the same time that it lets through; grows back after it was open.
+    allowed: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Closed { failures: u32 },
+    Open { until: Instant },
+    Probing,
+}
+
+/// Whether an attempt may be made now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Yes, as long as fewer than this many are under way.
+    Open {
+        /// Attempts at the same time.
+        at_most: usize,
+    },
+    /// One attempt under way decides.
+    Probing,
+    /// Not before then.
+    Shut {
+        /// When to ask again.
+        until: Instant,
+    },
+}
+
+impl Breaker {
+    /// A closed breaker for a destination that takes `concurrency` attempts at the same time.
+    #[must_use]
+    pub fn new(policy: BreakerPolicy, concurrency: usize) -> Self {
+        Self { policy, state: State::Closed { failures: 0 }, allowed: concurrency }
+    }
+
+    /// Whether an attempt may be made at `now`.
+    pub fn gate(&mut self, now: Instant) -> Gate {
+        match self.state {
+            State::Closed { .. } => Gate::Open { at_most: self.allowed },
+            State::Probing => Gate::Probing,
+            State::Open { until } if now < until => Gate::Shut { until },
+            State::Open { .. } => Gate::Open { at_most: 1 },
+        }
+    }
+
+    /// An attempt begins: after the cooldown it is the probe.
+    pub fn begun(&mut self) {
+        if matches!(self.state, State::Open { .. }) {
+            self.state = State::Probing;
+        }
+    }
+
+    /// The destination answered sensibly. After an outage each success doubles what is let through,
+    /// up to `concurrency`, so that an application that just came up is not flooded.
+    pub fn succeeded(&mut self, concurrency: usize) {
+        self.allowed = match self.state {
+            State::Closed { .. } => self.allowed.saturating_mul(2).min(concurrency),
+            State::Open { .. } | State::Probing => 1,
+        };
+        self.state = State::Closed { failures: 0 };
+    }
+
+    /// The destination did not answer, or not sensibly, at `now`.
+    pub fn failed(&mut self, now: Instant) {
+        self.state = match self.state {
+            State::Closed { failures } if failures + 1 < self.policy.failures => {
+                State::Closed { failures: failures + 1 }
+            }
+            State::Open { until } => State::Open { until }, // an attempt from before it opened
+            State::Closed { .. } | State::Probing => State::Open { until: now + self.policy.cooldown },
+        };
+    }
+
+    /// The probe could not be made after all.
+    pub fn not_begun(&mut self, now: Instant) {
+        if self.state == State::Probing {
+            self.state = State::Open { until: now };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const COOLDOWN: Duration = Duration::from_secs(10);
+
+    fn breaker() -> Breaker {
+        Breaker::new(BreakerPolicy { failures: 3, cooldown: COOLDOWN }, 8)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_after_failures_in_a_row_and_lets_one_probe_through() {
+        let (mut breaker, start) = (breaker(), Instant::now());
+        breaker.failed(start);
+        breaker.failed(start);
+        breaker.succeeded(8);
+        breaker.failed(start);
+        breaker.failed(start);
+        assert_eq!(breaker.gate(start), Gate::Open { at_most: 8 }, "a success between starts the count anew");
+        breaker.failed(start);
+        assert_eq!(breaker.gate(start), Gate::Shut { until: start + COOLDOWN });
+        breaker.failed(start + Duration::from_secs(5)); // begun before it opened
+        assert_eq!(breaker.gate(start + COOLDOWN), Gate::Open { at_most: 1 });
+        breaker.begun();
+        assert_eq!(breaker.gate(start + COOLDOWN), Gate::Probing);
+        breaker.failed(start + COOLDOWN);
+        assert_eq!(breaker.gate(start + COOLDOWN), Gate::Shut { until: start + COOLDOWN * 2 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_outage_it_is_ramped_up() {
+        let (mut breaker, start) = (breaker(), Instant::now());
+        for _ in 0..3 {
+            breaker.failed(start);
+        }
+        breaker.begun();
+        for at_most in [1, 2, 4, 8, 8] {
+            breaker.succeeded(8);
+            assert_eq!(breaker.gate(start), Gate::Open { at_most });
+        }
+    }
+}

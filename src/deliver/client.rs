@@ -1,0 +1,186 @@
+//! The HTTP client of one destination.
+
+use std::error::Error;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::header::RETRY_AFTER;
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tower::timeout::Timeout;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service};
+
+use super::{Destination, RetryAfter};
+
+/// How much of an answer is read before its connection is given up; the status counts all the same.
+const ANSWER_MAX: usize = 64 << 10;
+/// How much of an answer is kept.
+const ANSWER_KEPT: usize = 1 << 10;
+/// How long an idle connection to an application is kept.
+const IDLE: Duration = Duration::from_secs(60);
+/// The largest head of an answer.
+const HEAD_MAX: usize = 16 << 10;
+
+/// The HTTP client of one destination, with its own pool. Cheap to clone.
+///
+/// HTTP/1.1, and HTTP/2 where a TLS server offers it. Redirects are not followed.
+#[derive(Clone)]
+pub struct Client {
+    pool: legacy::Client<Connector, Full<Bytes>>,
+    timeout: Duration,
+}
+
+type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
+
+/// Why a client could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("TLS cannot be set up: {0}")]
+pub struct ClientError(#[from] rustls::Error);
+
+/// A final answer, read to its end or to 64 KiB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// When the application asks to be tried again.
+    pub retry_after: Option<RetryAfter>,
+    /// The first KiB of the body.
+    pub answer: Bytes,
+}
+
+/// No answer, or not a whole one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", kind.as_str())]
+pub struct Failure {
+    /// What kind.
+    pub kind: FailureKind,
+    /// What exactly, in words. Never anything of the request.
+    pub detail: String,
+}
+
+/// What kind of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No connection: refused, unreachable, no such name, TLS.
+    Connect,
+    /// The time was over.
+    Timeout,
+    /// The connection broke or the answer was malformed: the application may or may not have taken it.
+    Broken,
+}
+
+impl FailureKind {
+    /// The word for the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "cannot connect",
+            Self::Timeout => "timed out",
+            Self::Broken => "connection broken",
+        }
+    }
+}
+
+impl Client {
+    /// A client for `destination`.
+    ///
+    /// # Errors
+    /// [`ClientError`] if there is no TLS to be had.
+    pub fn new(destination: &Destination) -> Result<Self, ClientError> {
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_keepalive(Some(IDLE));
+        let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
+            .with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(connector);
+        let connector = Connector::new(Timeout::new(connector, destination.connect_timeout)); // TLS included
+        let pool = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(destination.concurrency)
+            .http1_max_buf_size(HEAD_MAX)
+            .build(connector);
+        Ok(Self { pool, timeout: destination.timeout })
+    }
+}
+
+/// One attempt a call. It is over when the answer is read, or the destination's time-out has passed.
+impl Service<Request<Full<Bytes>>> for Client {
+    type Response = Reply;
+    type Error = Failure;
+    type Future = BoxFuture<'static, Result<Reply, Failure>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(())) // the caller keeps to the destination's concurrency
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        let (answer, timeout) = (self.pool.request(request), self.timeout);
+        async move {
+            let whole = async {
+                let response = answer.await.map_err(|error| failure(&error))?;
+                read(response).await
+            };
+            tokio::time::timeout(timeout, whole).await.unwrap_or_else(|_elapsed| {
+                let detail = format!("no complete answer within {}", crate::base::format_duration(timeout));
+                Err(Failure { kind: FailureKind::Timeout, detail })
+            })
+        }
+        .boxed()
+    }
+}
+
+async fn read(response: Response<Incoming>) -> Result<Reply, Failure> {
+    let status = response.status().as_u16();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = retry_after.and_then(RetryAfter::parse);
+    let mut body = response.into_body();
+    let (mut kept, mut seen) = (BytesMut::new(), 0);
+    while seen < ANSWER_MAX {
+        let Some(frame) = body.frame().await else { break };
+        let frame = frame.map_err(|error| Failure { kind: FailureKind::Broken, detail: chain(&error) })?;
+        if let Some(bytes) = frame.data_ref() {
+            let room = ANSWER_KEPT - kept.len();
+            kept.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
+            seen += bytes.len();
+        }
+    }
+    Ok(Reply { status, retry_after, answer: kept.freeze() })
+}
+
+fn failure(error: &legacy::Error) -> Failure {
+    let kind = if error.is_connect() { FailureKind::Connect } else { FailureKind::Broken };
+    Failure { kind, detail: error.source().map_or_else(|| error.to_string(), chain) }
+}
+
+/// An error and what caused it, in one line. The outermost says only that something went wrong.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = inner.source();
+    }
+    text
+}

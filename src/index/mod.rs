@@ -1,0 +1,262 @@
+//! The index: lists, search and counts over what the journal keeps.
+//!
+//! A SQLite database in `<journal>/index/index.db`, fed from the journal's change stream. It is derived: it
+//! remembers the position it has applied, is rebuilt when it is lost, damaged, of another version or of
+//! another journal, and never decides an acknowledgement. One thread writes; queries run on the blocking
+//! pool, a few at a time, each with a deadline.
+
+mod apply;
+mod feed;
+mod query;
+mod status;
+mod store;
+
+#[cfg(test)]
+pub(crate) mod script;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_on_log;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::base::Tasks;
+use crate::event::EventId;
+use crate::journal::{Journal, JournalError, Located};
+
+pub use query::{AttemptRow, Cursor, CursorError, DeliveryRow, Detail, Filter, Item, LIMIT_DEFAULT, LIMIT_MAX, Page};
+pub use status::{EventStatus, StatusError};
+
+use feed::{Feeder, Wish};
+use store::Store;
+
+/// Queries at the same time; more wait.
+const READERS: usize = 3;
+
+/// How long one query may take. A search has to look at every event.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// SQLite's instructions between two looks at the clock.
+const INSTRUCTIONS: i32 = 20_000;
+
+/// Callers that wait for a pass at the same time; more wait for a place.
+const WISHES: usize = 64;
+
+/// The index. A handle: cheap to clone, all clones are one index.
+#[derive(Clone)]
+pub struct Index {
+    shared: Arc<Shared>,
+    wishes: mpsc::Sender<Wish>,
+}
+
+/// Why the index could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum IndexError {
+    /// Its directory or file cannot be made, read or deleted.
+    #[error("the index at {path} cannot be used: {reason}")]
+    Unusable {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        reason: Arc<str>,
+    },
+    /// SQLite says no.
+    #[error("the index cannot be read or written: {0}")]
+    Database(Arc<rusqlite::Error>),
+    /// The journal says no.
+    #[error("the index cannot follow the journal")]
+    Journal(#[from] JournalError),
+    /// The query was cut off.
+    #[error("the query took longer than {} s; narrow it with `since`, `source` or `status`", QUERY_TIMEOUT.as_secs())]
+    TooSlow,
+    /// The program is shutting down.
+    #[error("the index is closed")]
+    Closed,
+}
+
+impl IndexError {
+    fn unusable(path: &Path, error: &std::io::Error) -> Self {
+        Self::Unusable { path: path.to_owned(), reason: error.to_string().into() }
+    }
+}
+
+impl From<rusqlite::Error> for IndexError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => Self::TooSlow,
+            _ => Self::Database(Arc::new(error)),
+        }
+    }
+}
+
+/// What the feeder and the queries share.
+struct Shared {
+    dir: PathBuf,
+    readers: Arc<Semaphore>,
+    idle: Mutex<Vec<Reader>>,
+    /// Rises when the file is replaced; readers of an older one are closed.
+    generation: AtomicU64,
+    /// A query came upon damage; the feeder rebuilds at its next pass.
+    damaged: AtomicBool,
+}
+
+struct Reader {
+    db: Connection,
+    generation: u64,
+}
+
+impl Index {
+    /// Opens the index in `dir` and starts to feed it from `journal`, whose `identity` tells it from another one.
+    ///
+    /// Open it before the journal takes events: an index that is ahead of its journal (which lost its unsynced
+    /// end in a power cut) is only seen as such until the journal has grown past it.
+    ///
+    /// Needs a tokio runtime with time; the feeder is a task of `tasks` and stops with it, or with the last handle.
+    ///
+    /// # Errors
+    /// [`IndexError::Unusable`] or [`IndexError::Database`] if the disk or the permissions do not allow it.
+    /// An index that is no good is replaced, which is no error.
+    pub fn open<J: Journal>(dir: &Path, identity: [u8; 16], journal: J, tasks: &Tasks) -> Result<Self, IndexError> {
+        let store = Store::open(dir, identity, journal.tail())?;
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            readers: Arc::new(Semaphore::new(READERS)),
+            idle: Mutex::new(Vec::new()),
+            generation: AtomicU64::new(0),
+            damaged: AtomicBool::new(false),
+        });
+        let (wishes, receiver) = mpsc::channel(WISHES);
+        let feeder =
+            Feeder { journal, store, shared: Arc::clone(&shared), wishes: receiver, stopping: tasks.stopping() };
+        tasks.spawn("index", async move {
+            // One thread of the blocking pool, for as long as it feeds.
+            let thread = tokio::task::spawn_blocking(move || feeder.run(&Handle::current()));
+            if let Err(error) = thread.await
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        });
+        Ok(Self { shared, wishes })
+    }
+
+    /// Waits until everything that is in the journal now is in the index. Concurrent calls share one pass.
+    ///
+    /// A rebuild can take minutes: give it a time-out and answer from what there is.
+    ///
+    /// # Errors
+    /// [`IndexError`] if the index cannot follow the journal, or is closed.
+    ///
+    /// # Cancellation
+    /// Safe: the pass goes on.
+    pub async fn catch_up(&self) -> Result<(), IndexError> {
+        let (wish, granted) = oneshot::channel();
+        self.wishes.reserve().await.map_err(|_| IndexError::Closed)?.send(wish);
+        granted.await.map_err(|_| IndexError::Closed)?
+    }
+
+    /// One page of the events that match `filter`, newest first.
+    ///
+    /// # Errors
+    /// [`IndexError`] if the database cannot be read, [`IndexError::TooSlow`] past the deadline.
+    pub async fn list(&self, filter: Filter) -> Result<Page, IndexError> {
+        self.read(move |db| query::list(db, &filter)).await
+    }
+
+    /// One page of the events that match `filter` and have a dead delivery (to the filter's destination, if
+    /// it names one), newest first.
+    ///
+    /// # Errors
+    /// As [`Index::list`].
+    pub async fn dead_letters(&self, filter: Filter) -> Result<Page, IndexError> {
+        self.read(move |db| query::dead_letters(db, &filter)).await
+    }
+
+    /// Everything the index knows of one event.
+    ///
+    /// # Errors
+    /// As [`Index::list`].
+    pub async fn show(&self, id: EventId) -> Result<Option<Detail>, IndexError> {
+        self.read(move |db| query::show(db, id)).await
+    }
+
+    /// Where the journal has an event.
+    ///
+    /// # Errors
+    /// As [`Index::list`].
+    pub async fn locate(&self, id: EventId) -> Result<Option<Located>, IndexError> {
+        self.read(move |db| query::locate(db, id)).await
+    }
+
+    /// How many events there are of each status; a status without events is left out.
+    ///
+    /// # Errors
+    /// As [`Index::list`].
+    pub async fn counts(&self) -> Result<Vec<(EventStatus, u64)>, IndexError> {
+        self.read(query::counts).await
+    }
+
+    /// Runs `work` on the blocking pool. Dropped while it runs: it still ends, and its place with it.
+    async fn read<T, F>(&self, work: F) -> Result<T, IndexError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let place = Arc::clone(&self.shared.readers).acquire_owned().await.map_err(|_| IndexError::Closed)?;
+        let shared = Arc::clone(&self.shared);
+        let read = tokio::task::spawn_blocking(move || {
+            let outcome = shared.read(work);
+            drop(place);
+            outcome
+        });
+        match read.await {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(IndexError::Closed),
+        }
+    }
+}
+
+impl Shared {
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, IndexError> {
+        let outcome = self.reader().and_then(|mut reader| {
+            let deadline = Instant::now() + QUERY_TIMEOUT;
+            reader.db.progress_handler(INSTRUCTIONS, Some(move || Instant::now() > deadline))?;
+            let snapshot = reader.db.unchecked_transaction()?; // all statements of one query see one state
+            let value = work(&snapshot)?;
+            snapshot.finish()?;
+            self.idle().push(reader); // at most READERS of them
+            Ok(value)
+        });
+        if outcome.as_ref().is_err_and(store::is_damage) {
+            self.damaged.store(true, Ordering::Relaxed);
+        }
+        Ok(outcome?)
+    }
+
+    /// A connection to the present file; one that failed is not used again.
+    fn reader(&self) -> rusqlite::Result<Reader> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let mut idle = self.idle();
+        idle.retain(|reader| reader.generation == generation);
+        match idle.pop() {
+            Some(reader) => Ok(reader),
+            None => Ok(Reader { db: store::open_reader(&self.dir)?, generation }),
+        }
+    }
+
+    fn close_readers(&self) {
+        self.idle().clear();
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Reader>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,107 @@
+//! Where an event stands, derived from its deliveries.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::event::DeliveryStatus;
+
+/// Where an event stands: the worst of its deliveries. In order, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EventStatus {
+    /// A delivery was given up.
+    Dead,
+    /// A delivery waits for an attempt.
+    Pending,
+    /// Every delivery was taken.
+    Delivered,
+    /// No route of its source matched.
+    Unrouted,
+    /// Its source sends nowhere: it is kept to be looked at.
+    Captured,
+}
+
+/// A text that is not an [`EventStatus`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a status: they are dead, pending, delivered, unrouted and captured")]
+pub struct StatusError;
+
+impl EventStatus {
+    /// Every status, worst first.
+    pub const ALL: [Self; 5] = [Self::Dead, Self::Pending, Self::Delivered, Self::Unrouted, Self::Captured];
+
+    /// The status of an event with these deliveries.
+    ///
+    /// Routes have no conditions yet, so an event without deliveries is one of a source that sends nowhere.
+    #[must_use]
+    pub fn of(deliveries: impl IntoIterator<Item = DeliveryStatus>) -> Self {
+        let each = deliveries.into_iter().map(|delivery| match delivery {
+            DeliveryStatus::Dead => Self::Dead,
+            DeliveryStatus::Pending => Self::Pending,
+            DeliveryStatus::Delivered => Self::Delivered,
+        });
+        each.min().unwrap_or(Self::Captured)
+    }
+
+    /// The word in the API and the index.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Unrouted => "unrouted",
+            Self::Captured => "captured",
+        }
+    }
+}
+
+impl fmt::Display for EventStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for EventStatus {
+    type Err = StatusError;
+
+    fn from_str(text: &str) -> Result<Self, StatusError> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or(StatusError)
+    }
+}
+
+/// The delivery status that prints as `text`.
+pub(super) fn delivery_status(text: &str) -> Option<DeliveryStatus> {
+    let all = [DeliveryStatus::Pending, DeliveryStatus::Delivered, DeliveryStatus::Dead];
+    all.into_iter().find(|status| status.as_str() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use DeliveryStatus::{Dead, Delivered, Pending};
+
+    #[test]
+    fn an_event_is_as_well_as_its_worst_delivery() {
+        let cases: [(&[DeliveryStatus], EventStatus); 8] = [
+            (&[], EventStatus::Captured),
+            (&[Pending], EventStatus::Pending),
+            (&[Delivered], EventStatus::Delivered),
+            (&[Dead], EventStatus::Dead),
+            (&[Delivered, Delivered], EventStatus::Delivered),
+            (&[Delivered, Pending], EventStatus::Pending),
+            (&[Pending, Dead], EventStatus::Dead),
+            (&[Delivered, Dead, Pending], EventStatus::Dead),
+        ];
+        for (deliveries, expected) in cases {
+            assert_eq!(EventStatus::of(deliveries.iter().copied()), expected, "{deliveries:?}");
+        }
+    }
+
+    #[test]
+    fn statuses_read_back_what_they_print() {
+        for status in EventStatus::ALL {
+            assert_eq!(status.to_string().parse(), Ok(status));
+        }
+        assert_eq!("Dead".parse::<EventStatus>(), Err(StatusError));
+    }
+}
