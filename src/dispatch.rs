@@ -1,0 +1,489 @@
+//! STORY 2: one delivery, from journal to delivered or dead.
+//!
+//! A lane is the deliveries of one destination. Its owner here takes them in append order, keeps up to the
+//! destination's concurrency under way, waits out retries, and leaves a destination alone that does not
+//! answer. It holds at most [`HELD_MAX`] deliveries; the rest of a backlog stays in the journal.
+
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use crate::base::{Clock, Name, Tasks, UnixMillis};
+use crate::deliver::{self, Breaker, Client, Destination, Failure, FailureKind, Gate, Outbound, Reply, Tried};
+use crate::event::{Attempt, AttemptReason, DeadReason, DeliveryId};
+use crate::journal::{Journal, JournalError, Kept, Lane, Pending, PendingBatch, Position, Settled, Verdict};
+use crate::limit::Limiter;
+use crate::telemetry::{BreakerState, DeliveryOutcome, DestinationMetrics};
+
+/// Deliveries that one lane's owner holds: under way, ready, or waiting for a retry. Past this, first
+/// attempts wait until some of them are settled.
+const HELD_MAX: usize = 16_384;
+/// Deliveries asked of the journal at once.
+const FETCH: usize = 256;
+/// After the journal could not be read or written, and between two looks at the gauges.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Before an event that could not be read is tried again.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(30);
+
+/// One destination, ready to be delivered to.
+pub struct Target {
+    /// What the config says of it.
+    pub destination: Destination,
+    /// The way there.
+    pub client: Client,
+    /// Its rate limit, if it has one.
+    pub limiter: Option<Limiter>,
+    /// What is counted of it.
+    pub metrics: Arc<DestinationMetrics>,
+}
+
+/// Delivers everything the journal has for the destinations in the config.
+///
+/// Several may run beside each other, each on a runtime of its own: the `share`th of `of` takes every
+/// `of`th lane. Deliveries for a destination that is not in the config stay pending.
+pub struct Dispatch<J> {
+    /// Where deliveries come from.
+    pub journal: J,
+    /// The destinations, by name.
+    pub targets: Arc<HashMap<Name, Arc<Target>>>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where lanes run.
+    pub tasks: Tasks,
+    /// Which lanes are this one's.
+    pub share: usize,
+    /// Among how many they are shared.
+    pub of: usize,
+}
+
+impl<J: Journal> Dispatch<J> {
+    /// Runs until the tasks are told to stop. Lanes are taken up as they come into being.
+    pub async fn run(self) {
+        let stopping = self.tasks.stopping();
+        let mut lanes = self.journal.lanes();
+        let mut taken = 0;
+        loop {
+            let known = Arc::clone(&lanes.borrow_and_update());
+            for (number, lane) in known.iter().enumerate().skip(taken) {
+                if number % self.of == self.share {
+                    self.take_up(lane);
+                }
+            }
+            taken = known.len();
+            tokio::select! { // both are cancel-safe
+                () = stopping.cancelled() => return,
+                changed = lanes.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    fn take_up(&self, lane: &Lane) {
+        let Some(target) = self.targets.get(&lane.destination) else {
+            tracing::warn!(destination = %lane.destination, "deliveries are pending for a destination that is not in the config; they are kept");
+            return;
+        };
+        let owner = Owner {
+            journal: self.journal.clone(),
+            lane: lane.clone(),
+            target: Arc::clone(target),
+            clock: Arc::clone(&self.clock),
+            stopping: self.tasks.stopping(),
+            tasks: self.tasks.clone(),
+            breaker: Breaker::new(target.destination.breaker, target.destination.concurrency),
+            held: HashMap::new(),
+            ready: VecDeque::new(),
+            waiting: BinaryHeap::new(),
+            under_way: FuturesUnordered::new(),
+            fetching: None,
+            cursor: Position::START,
+            not_before: None,
+        };
+        self.tasks.spawn("lane", owner.run());
+    }
+}
+
+/// A lane's owner.
+struct Owner<J> {
+    journal: J,
+    lane: Lane,
+    target: Arc<Target>,
+    clock: Arc<dyn Clock>,
+    stopping: CancellationToken,
+    tasks: Tasks,
+    breaker: Breaker,
+    held: HashMap<DeliveryId, Held>,
+    ready: VecDeque<Pending>,
+    waiting: BinaryHeap<Reverse<Waiting>>,
+    under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
+    fetching: Option<BoxFuture<'static, Result<PendingBatch, JournalError>>>,
+    cursor: Position,
+    /// No attempt before this: the rate limit, or a journal that needs a pause.
+    not_before: Option<Instant>,
+}
+
+/// A delivery that is held.
+struct Held {
+    /// When its cycle began.
+    since: UnixMillis,
+    /// It was given again meanwhile: rearmed, perhaps, before its owner knew that it was settled.
+    again: Option<Box<Pending>>,
+}
+
+/// What an attempt came to.
+struct Ended {
+    pending: Pending,
+    result: Result<Verdict, JournalError>,
+    /// Whether the destination answered sensibly, if it was asked at all.
+    healthy: Option<bool>,
+}
+
+impl<J: Journal> Owner<J> {
+    async fn run(mut self) {
+        let stopping = self.stopping.clone();
+        let mut look = tokio::time::interval(PAUSE);
+        loop {
+            self.fetch();
+            let wake = self.launch();
+            tokio::select! { // all are cancel-safe: the set and the fetch are only borrowed
+                biased;
+                () = stopping.cancelled() => break,
+                Some(ended) = self.under_way.next() => if self.ended(ended).is_lost() { return },
+                fetched = fetched(&mut self.fetching) => if self.fetched(fetched).is_lost() { return },
+                () = tokio::time::sleep_until(wake) => self.wake(),
+                _ = look.tick() => self.look(),
+            }
+        }
+        while let Some(ended) = self.under_way.next().await {
+            drop(ended); // what is under way is finished and recorded; the app's grace period ends it otherwise
+        }
+    }
+
+    /// Asks the journal for more while there is room for it.
+    fn fetch(&mut self) {
+        let enough = self.ready.len() >= FETCH.max(self.target.destination.concurrency);
+        if self.fetching.is_some() || enough || self.held.len() >= HELD_MAX {
+            return;
+        }
+        let (journal, lane, cursor) = (self.journal.clone(), self.lane.clone(), self.cursor);
+        self.fetching = Some(async move { journal.pending(&lane, cursor, FETCH).await }.boxed());
+    }
+
+    fn fetched(&mut self, fetched: Result<PendingBatch, JournalError>) -> Standing {
+        self.fetching = None;
+        match fetched {
+            Ok(batch) => {
+                self.cursor = batch.next;
+                for pending in batch.deliveries {
+                    self.hold(pending);
+                }
+                Standing::Ours
+            }
+            Err(error) => self.journal_error(&error),
+        }
+    }
+
+    /// Takes a delivery in. The journal may give one twice: the second is only remembered.
+    fn hold(&mut self, pending: Pending) {
+        if let Some(held) = self.held.get_mut(&pending.id) {
+            held.again = Some(Box::new(pending));
+            return;
+        }
+        self.held.insert(pending.id, Held { since: pending.since, again: None });
+        match pending.not_before {
+            Some(due) if due > self.clock.now() => self.wait(pending, due),
+            _ => self.ready.push_back(pending),
+        }
+    }
+
+    /// Puts a delivery aside until `due`. A clock set back makes no wait longer than the longest there is.
+    fn wait(&mut self, pending: Pending, due: UnixMillis) {
+        let policy = &self.target.destination.retry;
+        let wait = due.since(self.clock.now()).min(policy.max.max(policy.retry_after_max));
+        self.waiting.push(Reverse(Waiting { until: Instant::now() + wait, pending }));
+    }
+
+    /// Moves what is due from waiting to ready. Its turn has been waited for, so it goes first.
+    fn wake(&mut self) {
+        let now = Instant::now();
+        while self.waiting.peek().is_some_and(|Reverse(first)| first.until <= now) {
+            if let Some(Reverse(first)) = self.waiting.pop() {
+                self.ready.push_front(first.pending);
+            }
+        }
+        if self.not_before.is_some_and(|until| until <= now) {
+            self.not_before = None;
+        }
+    }
+
+    /// Begins attempts as far as concurrency, breaker and rate allow. Says when to look again.
+    fn launch(&mut self) -> Instant {
+        let now = Instant::now();
+        let mut wake = now + Duration::from_secs(3600);
+        if let Some(Reverse(first)) = self.waiting.peek() {
+            wake = wake.min(first.until);
+        }
+        while !self.ready.is_empty() {
+            if let Some(until) = self.not_before {
+                return wake.min(until);
+            }
+            let at_most = match self.breaker.gate(now) {
+                Gate::Open { at_most } => at_most.min(self.target.destination.concurrency),
+                Gate::Probing => return wake,
+                Gate::Shut { until } => return wake.min(until),
+            };
+            if self.under_way.len() >= at_most {
+                return wake;
+            }
+            if let Some(Err(wait)) = self.target.limiter.as_ref().map(Limiter::try_take) {
+                self.not_before = Some(now + wait);
+                return wake.min(now + wait);
+            }
+            let Some(pending) = self.ready.pop_front() else { return wake };
+            self.breaker.begun();
+            self.show_breaker(now);
+            let (journal, lane) = (self.journal.clone(), self.lane.clone());
+            let (target, clock) = (Arc::clone(&self.target), Arc::clone(&self.clock));
+            self.under_way.push(deliver(journal, lane, target, clock, pending).boxed());
+        }
+        wake
+    }
+
+    fn ended(&mut self, ended: Ended) -> Standing {
+        let Ended { mut pending, result, healthy } = ended;
+        let now = Instant::now();
+        match healthy {
+            Some(true) => self.breaker.succeeded(self.target.destination.concurrency),
+            Some(false) => self.breaker.failed(now),
+            None => self.breaker.not_begun(now),
+        }
+        self.show_breaker(now);
+        match result {
+            Ok(Verdict::Delivered | Verdict::Dead(_)) => {
+                let again = self.held.remove(&pending.id).and_then(|held| held.again);
+                // A cycle that began after this attempt is another one.
+                if let Some(again) = again.filter(|again| again.attempts_before > pending.attempts) {
+                    self.hold(*again);
+                }
+                Standing::Ours
+            }
+            Ok(Verdict::RetryAt(due)) => {
+                pending.attempts += 1;
+                pending.reason = AttemptReason::Retry;
+                self.wait(pending, due);
+                Standing::Ours
+            }
+            Err(JournalError::Unknown) => {
+                self.held.remove(&pending.id); // settled already
+                Standing::Ours
+            }
+            Err(JournalError::Read(error)) => {
+                tracing::error!(delivery = %pending.id, %error, "the event cannot be read; it is tried again, the others go on");
+                let due = self.clock.now().plus(UNREADABLE_PAUSE);
+                self.wait(pending, due);
+                Standing::Ours
+            }
+            Err(error) => {
+                self.ready.push_front(pending);
+                self.journal_error(&error)
+            }
+        }
+    }
+
+    fn journal_error(&mut self, error: &JournalError) -> Standing {
+        if matches!(error, JournalError::Fenced | JournalError::Closed) {
+            if !self.stopping.is_cancelled() {
+                tracing::error!(destination = %self.lane.destination, %error, "delivery ends: the lane is lost");
+                self.tasks.fail(); // a gateway that no longer delivers must not look alive
+            }
+            return Standing::Lost;
+        }
+        if self.not_before.is_none() {
+            tracing::error!(destination = %self.lane.destination, %error, "delivery pauses: the journal cannot be used");
+        }
+        self.not_before = Some(Instant::now() + PAUSE);
+        Standing::Ours
+    }
+
+    fn show_breaker(&mut self, now: Instant) {
+        self.target.metrics.set_breaker(match self.breaker.gate(now) {
+            Gate::Open { .. } => BreakerState::Closed,
+            Gate::Probing => BreakerState::Probing,
+            Gate::Shut { .. } => BreakerState::Open,
+        });
+    }
+
+    /// The oldest of a lane's deliveries are always among those held: they are fetched in order.
+    fn look(&mut self) {
+        let now = self.clock.now();
+        let oldest = self.held.values().map(|held| held.since).min();
+        let oldest = oldest.map_or(Duration::ZERO, |since| now.since(since));
+        self.target.metrics.set_oldest_pending(oldest);
+    }
+}
+
+/// Whether a lane is still this owner's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Ours,
+    Lost,
+}
+
+impl Standing {
+    fn is_lost(self) -> bool {
+        self == Self::Lost
+    }
+}
+
+/// Waits for the fetch under way; forever if there is none. Cancel-safe: it only borrows it.
+async fn fetched<T>(fetching: &mut Option<BoxFuture<'static, T>>) -> T {
+    match fetching {
+        Some(fetching) => fetching.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One attempt of one delivery: read the event, record that it begins, ask the application, record how it ended.
+async fn deliver<J: Journal>(
+    journal: J,
+    lane: Lane,
+    target: Arc<Target>,
+    clock: Arc<dyn Clock>,
+    pending: Pending,
+) -> Ended {
+    let kept = match journal.event(pending.event).await {
+        Ok(Some(kept)) => kept,
+        Ok(None) | Err(JournalError::Damaged) => {
+            tracing::error!(delivery = %pending.id, "the event's record can no longer be read; its delivery is dead");
+            let verdict = Verdict::Dead(DeadReason::Damaged);
+            let settled = Settled { delivery: pending.id, attempt: None, verdict };
+            let result = record(&journal, &lane, settled).await.map(|()| verdict);
+            return Ended { pending, result, healthy: None };
+        }
+        Err(error) => return Ended { pending, result: Err(error), healthy: None },
+    };
+    let number = pending.attempts + 1;
+    if let Err(error) = journal.start(&lane, pending.id, number).await {
+        return Ended { pending, result: Err(error), healthy: None };
+    }
+    let (started_at, began) = (clock.now(), Instant::now());
+    let outcome = attempt(&target, &kept, &pending, number).await;
+    let took = began.elapsed();
+    let tried = Tried { attempts: number - pending.attempts_before, since: pending.since, now: clock.now() };
+    let verdict = deliver::judge(&target.destination.retry, &outcome, tried, fastrand::f64());
+    observe(&target, &pending, &outcome, verdict, tried, took);
+    let healthy = Some(is_healthy(&outcome));
+    let settled = Settled {
+        delivery: pending.id,
+        attempt: Some(described(outcome, number, pending.reason, started_at, took)),
+        verdict,
+    };
+    let result = record(&journal, &lane, settled).await.map(|()| verdict);
+    Ended { pending, result, healthy }
+}
+
+async fn attempt(target: &Target, kept: &Kept, pending: &Pending, number: u32) -> Result<Reply, Failure> {
+    let route = kept.deliveries.get(usize::from(pending.id.index));
+    let path = route.and_then(|route| route.path.as_deref());
+    let outbound = Outbound { event: &kept.event, delivery: pending.id, path, number, reason: pending.reason };
+    let request = deliver::request(&target.destination, outbound)
+        .map_err(|error| Failure { kind: FailureKind::Broken, detail: error.to_string() })?;
+    target.client.clone().call(request).await
+}
+
+/// Records an outcome, and waits while the disk is full: what the application has taken must not be forgotten.
+async fn record<J: Journal>(journal: &J, lane: &Lane, settled: Settled) -> Result<(), JournalError> {
+    loop {
+        match journal.settle(lane, settled.clone()).await {
+            Err(JournalError::Full) => tokio::time::sleep(PAUSE).await,
+            done => return done,
+        }
+    }
+}
+
+/// Whether the application is well: it answered, and not with what says that it is overloaded or broken.
+fn is_healthy(outcome: &Result<Reply, Failure>) -> bool {
+    outcome.as_ref().is_ok_and(|reply| reply.status < 500 && reply.status != 429)
+}
+
+fn described(
+    outcome: Result<Reply, Failure>,
+    number: u32,
+    reason: AttemptReason,
+    started_at: UnixMillis,
+    took: Duration,
+) -> Attempt {
+    let (status, error, answer) = match outcome {
+        Ok(reply) => (Some(reply.status), None, reply.answer),
+        Err(failure) => (None, Some(failure.to_string().into_boxed_str()), bytes::Bytes::new()),
+    };
+    Attempt { number, reason, started_at, took, status, error, answer }
+}
+
+fn observe(
+    target: &Target,
+    pending: &Pending,
+    outcome: &Result<Reply, Failure>,
+    verdict: Verdict,
+    tried: Tried,
+    took: Duration,
+) {
+    let metrics = &target.metrics;
+    let said = || match outcome {
+        Ok(reply) => format!("status {}", reply.status),
+        Err(failure) => failure.to_string(),
+    };
+    let (destination, delivery) = (&target.destination.name, pending.id);
+    match verdict {
+        Verdict::Delivered => {
+            metrics.attempted(DeliveryOutcome::Delivered, took);
+            metrics.delivered_after(tried.now.since(pending.since));
+            tracing::debug!(%destination, %delivery, attempt = pending.attempts + 1, "delivered");
+        }
+        Verdict::RetryAt(due) => {
+            metrics.attempted(DeliveryOutcome::Retry, took);
+            tracing::info!(%destination, %delivery, attempt = pending.attempts + 1, outcome = said(), retry_at = %due, "attempt failed");
+        }
+        Verdict::Dead(why) => {
+            metrics.attempted(DeliveryOutcome::Dead, took);
+            tracing::warn!(%destination, %delivery, attempt = pending.attempts + 1, outcome = said(), reason = why.as_str(), "delivery given up: a dead letter");
+        }
+    }
+}
+
+/// A delivery that waits, ordered by when it is due.
+struct Waiting {
+    until: Instant,
+    pending: Pending,
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Waiting {}
+
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Waiting {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.until, self.pending.id).cmp(&(other.until, other.pending.id))
+    }
+}

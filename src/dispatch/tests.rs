@@ -1,0 +1,122 @@
+use super::*;
+use crate::base::{ByteSize, ManualClock};
+use crate::deliver::{BreakerPolicy, HeaderEdits, RetryPolicy};
+use crate::event::EventId;
+use crate::journal::log::LogJournal;
+use crate::journal::{Located, Retention, Settings};
+use crate::telemetry::Metrics;
+
+const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+fn owner(dir: &std::path::Path) -> Owner<LogJournal> {
+    let name = Name::new("app").unwrap();
+    let destination = Destination {
+        name: name.clone(),
+        url: http::Uri::from_static("http://127.0.0.1:9/"),
+        timeout: Destination::TIMEOUT,
+        connect_timeout: Destination::CONNECT_TIMEOUT,
+        concurrency: 4,
+        rate_limit: None,
+        retry: RetryPolicy::default(),
+        breaker: BreakerPolicy::default(),
+        headers: HeaderEdits::default(),
+    };
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
+    let settings = Settings { dir: dir.to_owned(), max_size: ByteSize(64 << 20), retention: Retention::default() };
+    let metrics = Metrics::new("test");
+    Owner {
+        journal: LogJournal::open(&settings, Arc::clone(&clock), metrics.clone()).unwrap(),
+        lane: Lane { destination: name.clone(), slot: 0, epoch: 1 },
+        breaker: Breaker::new(destination.breaker, destination.concurrency),
+        target: Arc::new(Target {
+            client: Client::new(&destination).unwrap(),
+            limiter: None,
+            metrics: metrics.destination(&name),
+            destination,
+        }),
+        clock,
+        stopping: CancellationToken::new(),
+        tasks: Tasks::new(),
+        held: HashMap::new(),
+        ready: VecDeque::new(),
+        waiting: BinaryHeap::new(),
+        under_way: FuturesUnordered::new(),
+        fetching: None,
+        cursor: Position::START,
+        not_before: None,
+    }
+}
+
+fn waiting(number: u64, not_before: Option<UnixMillis>) -> Pending {
+    let event = EventId::from_bytes(u128::from(number).to_be_bytes());
+    Pending {
+        id: DeliveryId { event, index: 0 },
+        event: Located { id: event, at: Position(number) },
+        entry: 0,
+        attempts: 1,
+        attempts_before: 0,
+        since: NOW,
+        not_before,
+        reason: AttemptReason::Retry,
+    }
+}
+
+#[tokio::test]
+async fn an_owner_holds_a_bounded_number_and_leaves_the_rest_in_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut owner = owner(dir.path());
+    let later = Some(NOW.plus(Duration::from_secs(60)));
+    for number in 0..HELD_MAX as u64 - 1 {
+        owner.hold(waiting(number, later));
+        owner.hold(waiting(number, later)); // the journal may give one twice
+    }
+    owner.fetch();
+    assert!(owner.fetching.take().is_some(), "there is room for one more");
+    owner.hold(waiting(u64::MAX, later));
+    owner.fetch();
+    assert!(owner.fetching.is_none(), "and then there is none");
+    assert_eq!((owner.held.len(), owner.waiting.len()), (HELD_MAX, HELD_MAX));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_makes_nobody_wait_longer_than_the_longest_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut owner = owner(dir.path());
+    owner.hold(waiting(1, Some(NOW.plus(Duration::from_secs(10 * 365 * 86_400)))));
+    let retry = owner.target.destination.retry.clone();
+    tokio::time::advance(retry.max.max(retry.retry_after_max)).await;
+    owner.wake();
+    assert_eq!(owner.ready.len(), 1);
+}
+
+/// A duplicate or an operator rearms a delivery in the moment in which its last attempt is recorded.
+#[tokio::test]
+async fn a_delivery_that_is_rearmed_before_its_owner_knows_that_it_ended_is_taken_up_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut owner = owner(dir.path());
+    let first = waiting(1, None); // one attempt was made before
+    owner.hold(first.clone());
+    let under_way = owner.ready.pop_front().unwrap();
+    owner.hold(waiting(1, None)); // read again from the log: the same cycle
+    owner.hold(Pending { attempts: 2, attempts_before: 2, reason: AttemptReason::Replay, ..first });
+    owner.ended(Ended { pending: under_way, result: Ok(Verdict::Dead(DeadReason::TooManyAttempts)), healthy: None });
+    assert_eq!(owner.ready.pop_front().map(|pending| pending.reason), Some(AttemptReason::Replay));
+
+    owner.hold(waiting(2, None));
+    let under_way = owner.ready.pop_front().unwrap();
+    owner.hold(waiting(2, None));
+    owner.ended(Ended { pending: under_way, result: Ok(Verdict::Delivered), healthy: Some(true) });
+    assert!(owner.ready.is_empty(), "the same cycle is not gone through twice");
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut owner = owner(dir.path());
+    owner.hold(waiting(1, None));
+    owner.hold(waiting(2, None));
+    let under_way = owner.ready.pop_front().unwrap();
+    let error = JournalError::Read("input/output error".into());
+    assert_eq!(owner.ended(Ended { pending: under_way, result: Err(error), healthy: None }), Standing::Ours);
+    assert_eq!((owner.ready.len(), owner.waiting.len(), owner.not_before), (1, 1, None));
+}

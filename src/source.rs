@@ -1,0 +1,260 @@
+//! A Source and its Routes: the stages of one endpoint, bound together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use http_body_util::combinators::BoxBody;
+use ipnet::IpNet;
+use prometheus_client::metrics::counter::Counter;
+
+use crate::admit::{self, BodyLimits, Budget, Denied, Lease};
+use crate::base::{ByteSize, Name, Rate, UnixMillis};
+use crate::event::{Head, Received};
+use crate::journal::{Claim, Entry, NewDelivery, Room};
+use crate::limit::{ClientLimiter, Limiter, OverLimit};
+use crate::provider::{CompileError, KeyRule, Keyring, Options, Preset, Recipe, Rejection, Respond, VerifiedEvent};
+use crate::router::Params;
+use crate::telemetry::{LimitedPer, Metrics, SourceMetrics, VerificationOutcome};
+
+pub use crate::provider::Tolerance;
+
+/// When a sender is asked to come again while the journal has failed: somebody has to mend it.
+const FAILED_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// One public endpoint: what is asked of a request to it, in the words of the story in `intake`.
+pub struct Source {
+    settings: SourceSettings,
+    recipe: Recipe,
+    clients: Vec<ClientLimiter>,
+    quotas: Vec<Limiter>,
+    body: BodyLimits,
+    budget: Budget,
+    metrics: Arc<SourceMetrics>,
+    verified: Vec<(Box<str>, Counter)>,
+    rejected: Counter,
+}
+
+/// What all sources share of how bodies are read.
+#[derive(Clone, Debug)]
+pub struct Bodies {
+    /// For a whole body.
+    pub timeout: Duration,
+    /// Bytes a second that it must keep up.
+    pub min_rate: Option<ByteSize>,
+    /// Bytes of bodies held at the same time.
+    pub budget: Budget,
+}
+
+impl Source {
+    /// Binds a source's settings to the stages that hold them.
+    ///
+    /// # Errors
+    /// [`CompileError`] if a secret is missing or not written as the preset says.
+    pub fn new(settings: SourceSettings, bodies: &Bodies, metrics: &Metrics) -> Result<Self, CompileError> {
+        let options = Options { tolerance: settings.tolerance, dedupe: settings.dedupe.key.clone() };
+        let recipe = Recipe::compile(&settings.preset, &settings.keyring, &options)?;
+        let limits = |per| settings.rate_limits.iter().filter(move |limit| limit.per == per);
+        let metrics = metrics.source(&settings.name);
+        let slots = settings
+            .keyring
+            .0
+            .iter()
+            .flat_map(|(name, keys)| (0..keys.len()).map(move |place| format!("{name}[{place}]").into_boxed_str()));
+        let counter = |slot: &str| metrics.verifications(VerificationOutcome::Verified, slot);
+        Ok(Self {
+            clients: limits(Per::ClientIp).map(|limit| ClientLimiter::new(limit.rate, limit.burst)).collect(),
+            quotas: limits(Per::Source).map(|limit| Limiter::new(limit.rate, limit.burst)).collect(),
+            body: BodyLimits { limit: settings.body_limit, timeout: bodies.timeout, min_rate: bodies.min_rate },
+            budget: bodies.budget.clone(),
+            verified: slots.chain([Box::from("")]).map(|slot| (slot.clone(), counter(&slot))).collect(),
+            rejected: metrics.verifications(VerificationOutcome::Rejected, ""),
+            metrics,
+            recipe,
+            settings,
+        })
+    }
+
+    /// What the config says of it.
+    #[must_use]
+    pub fn settings(&self) -> &SourceSettings {
+        &self.settings
+    }
+
+    /// What is counted of it.
+    #[must_use]
+    pub fn metrics(&self) -> &SourceMetrics {
+        &self.metrics
+    }
+
+    /// Whether it takes `method`.
+    #[must_use]
+    pub fn takes(&self, method: &Method) -> bool {
+        self.settings.methods.contains(method)
+    }
+
+    /// Everything that can be said before a body is read.
+    ///
+    /// # Errors
+    /// [`Denied`]; nothing was spent but, where that is what it was denied for, the client's own limit.
+    pub fn admit(&self, head: &Head, room: &Room) -> Result<(), Denied> {
+        match room {
+            Room::Open => {}
+            Room::Full { retry_after } | Room::Stalled { retry_after } => {
+                return Err(Denied::NoRoom { retry_after: *retry_after });
+            }
+            Room::Failed(_) => return Err(Denied::NoRoom { retry_after: FAILED_RETRY_AFTER }),
+        }
+        admit::check_client(head.client.ip, &self.settings.allow_ips)?;
+        for limit in &self.clients {
+            limit.check(head.client.ip).inspect_err(|_| self.metrics.rate_limited(LimitedPer::ClientIp))?;
+        }
+        admit::check_encoding(&head.headers)
+    }
+
+    /// Reads the body under its limits. The lease keeps its bytes in the budget of those in flight.
+    ///
+    /// # Errors
+    /// [`Denied`] if it is too large, too slow, broken, or there is no budget for it.
+    pub async fn read(
+        &self,
+        head: Head,
+        params: Params,
+        body: BoxBody<Bytes, hyper::Error>,
+    ) -> Result<(Received, Lease), Denied> {
+        let (body, lease) = admit::read_body(body, &self.body, &self.budget).await?;
+        Ok((Received { head, params, body }, lease))
+    }
+
+    /// Proves that a request is genuine.
+    ///
+    /// # Errors
+    /// The [`Rejection`].
+    pub fn verify(&self, received: Received, now: UnixMillis) -> Result<VerifiedEvent, Rejection> {
+        let settings = &self.settings;
+        match self.recipe.verify(&settings.name, &settings.preset.name, received, now) {
+            Ok(event) => {
+                let slot = &event.event().proof.slot;
+                if let Some((_, counter)) = self.verified.iter().find(|(name, _)| name == slot) {
+                    counter.inc();
+                }
+                Ok(event)
+            }
+            Err(rejection) => {
+                self.rejected.inc();
+                Err(rejection)
+            }
+        }
+    }
+
+    /// Spends the source's quota, if it has one. Only verified requests do.
+    ///
+    /// # Errors
+    /// [`OverLimit`] if it is spent.
+    pub fn spend_quota(&self) -> Result<(), OverLimit> {
+        for quota in &self.quotas {
+            quota.check().inspect_err(|_| self.metrics.rate_limited(LimitedPer::Source))?;
+        }
+        Ok(())
+    }
+
+    /// What is to be kept of an event: itself, its claim, and a delivery for each route.
+    #[must_use]
+    pub fn entry(&self, event: VerifiedEvent, lease: Lease, now: UnixMillis) -> Entry {
+        let dedupe = &self.settings.dedupe;
+        let claim = event.dedupe().map(|found| Claim {
+            key: found.key,
+            fingerprint: found.fingerprint,
+            until: now.plus(dedupe.window),
+            rearms: dedupe.on_dead == OnDead::Requeue,
+        });
+        let delivery = |route: &Route| NewDelivery {
+            destination: route.destination.clone(),
+            path: route.path.as_deref().map(Box::from),
+        };
+        Entry { claim, deliveries: self.settings.routes.iter().map(delivery).collect(), event, lease: Some(lease) }
+    }
+}
+
+/// What the config says of one source.
+#[derive(Clone, Debug)]
+pub struct SourceSettings {
+    /// Its name.
+    pub name: Name,
+    /// The path it listens on, `/…`, perhaps with `{param}` and a last `{*rest}`.
+    pub path: String,
+    /// The host it is for; any if none. `*.example.com` is every name one level or more below.
+    pub host: Option<String>,
+    /// The methods it takes.
+    pub methods: Vec<Method>,
+    /// The provider that sends; one whose check is `Nothing` for `verify: none`.
+    pub preset: Arc<Preset>,
+    /// Its secrets.
+    pub keyring: Keyring,
+    /// How far a signed timestamp may be from now.
+    pub tolerance: Tolerance,
+    /// From the complete head to our answer, at most.
+    pub deadline: Duration,
+    /// The largest body.
+    pub body_limit: ByteSize,
+    /// Who may send; everybody if empty.
+    pub allow_ips: Vec<IpNet>,
+    /// How often.
+    pub rate_limits: Vec<RateLimit>,
+    /// When two requests are one event.
+    pub dedupe: DedupeSettings,
+    /// What the sender of a stored event is told.
+    pub respond: Respond,
+    /// Where its events go.
+    pub routes: Vec<Route>,
+}
+
+/// A limit on a source's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How many in a time, evenly.
+    pub rate: Rate,
+    /// How many at once after a quiet time; at least 1.
+    pub burst: u32,
+    /// What is counted together.
+    pub per: Per,
+}
+
+/// What a [`RateLimit`] counts together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Per {
+    /// One client: an IPv4 address or an IPv6 /64. Counted before the body is read.
+    ClientIp,
+    /// The source. Only verified requests count.
+    Source,
+}
+
+/// When two requests are one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DedupeSettings {
+    /// By what.
+    pub key: KeyRule,
+    /// For how long.
+    pub window: Duration,
+    /// What a duplicate does to a dead delivery of its original.
+    pub on_dead: OnDead,
+}
+
+/// What a duplicate does to a dead delivery of its original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDead {
+    /// Tries it again: a provider's "redeliver" button reuses the id.
+    Requeue,
+    /// Nothing.
+    Drop,
+}
+
+/// An entry of `to:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The destination's name.
+    pub destination: Name,
+    /// The path that replaces the one of the destination's URL.
+    pub path: Option<String>,
+}
