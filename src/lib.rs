@@ -8,17 +8,19 @@
 //! - [`source`]: one endpoint, its stages bound together
 //! - [`intake`]: **story 1**: one webhook, from request head to answer
 //! - [`dispatch`]: **story 2**: one delivery, from journal to delivered or dead
-//! - ingress, admin: the public and the private side
+//! - [`ingress`], [`admin`]: the public and the private side
 //! - config: YAML into settings
 //! - app: settings into a running gateway
 //! - cli: the commands
 
+pub mod admin;
 pub mod admit;
 pub mod base;
 pub mod deliver;
 pub mod dispatch;
 pub mod event;
 pub mod index;
+pub mod ingress;
 pub mod intake;
 pub mod journal;
 pub mod limit;

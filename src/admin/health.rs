@@ -1,0 +1,63 @@
+//! Health and metrics.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::State as Of;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde_json::json;
+
+use super::State;
+use super::access::{MayScrape, Trusted};
+use crate::journal::{Journal, Room};
+
+/// The program lives.
+pub(super) async fn alive() -> Response {
+    Json(json!({ "status": "ok" })).into_response()
+}
+
+/// The program can take events and keep them. Why it cannot is for those who may read.
+pub(super) async fn ready<J: Journal>(Of(state): Of<Arc<State<J>>>, Trusted(trusted): Trusted) -> Response {
+    let reasons = reasons(state.journal.room(), state.draining.load(Ordering::Relaxed));
+    match (reasons.is_empty(), trusted) {
+        (true, _) => Json(json!({ "status": "ready" })).into_response(),
+        (false, true) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unready", "reasons": reasons }))).into_response()
+        }
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unready" }))).into_response(),
+    }
+}
+
+/// What keeps it from taking events, by component.
+fn reasons(room: Room, draining: bool) -> BTreeMap<&'static str, String> {
+    let mut reasons = BTreeMap::new();
+    match room {
+        Room::Open => {}
+        Room::Full { retry_after } => {
+            let seconds = retry_after.as_secs().max(1);
+            reasons.insert(
+                "journal",
+                format!("full, or the disk is: what waits fills it; looked at again in {seconds} s"),
+            );
+        }
+        Room::Stalled { .. } => {
+            reasons.insert("journal", "the disk does not answer: a write or a flush hangs".to_owned());
+        }
+        Room::Failed(reason) => {
+            reasons.insert("journal", format!("failed: {reason}; it recovers only by a restart"));
+        }
+    }
+    if draining {
+        reasons.insert("gateway", "shutting down".to_owned());
+    }
+    reasons
+}
+
+/// The metrics as OpenMetrics 1.0 text.
+pub(super) async fn metrics<J: Journal>(_: MayScrape, Of(state): Of<Arc<State<J>>>) -> Response {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], (state.metrics)()).into_response()
+}

@@ -1,0 +1,131 @@
+//! The private side: health, metrics, API (docs/admin-api.md).
+//!
+//! It listens on an address of its own. What needs a token takes [`access::MayRead`] or
+//! [`access::MayOperate`] in its handler's signature, so a handler without one of them is open on purpose.
+
+mod access;
+mod events;
+mod filter;
+mod health;
+mod problem;
+mod redact;
+mod replay;
+mod serve;
+mod settings;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{HeaderValue, header};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::base::{Clock, Name};
+use crate::index::Index;
+use crate::journal::Journal;
+use crate::provider::Place;
+
+pub use access::Access;
+pub use serve::Server;
+pub use settings::Settings;
+pub use view::{Attempt, Delivery, Event, Explained, Item, Items, Replayed};
+
+use problem::Problem;
+
+/// A request's body, at most.
+const BODY_BYTES: usize = 64 << 10;
+
+/// How long an answer may take; a query of the index ends before.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long an answer waits for the index to see the newest changes; then it says that it has not.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is secret in the requests of a source, by its name and its provider's; none if nobody knows
+/// (any more), and then nothing of a request is shown.
+///
+/// Headers that carry a configured secret as it is (a token check's) belong on the list.
+pub type Redactions = Arc<dyn Fn(&Name, &Name) -> Option<Vec<Place>> + Send + Sync>;
+
+/// What the private side shows and works on.
+pub struct State<J> {
+    /// Who may do what.
+    pub access: Access,
+    /// The journal.
+    pub journal: J,
+    /// Its index.
+    pub index: Index,
+    /// The time, for `since=1h`.
+    pub clock: Arc<dyn Clock>,
+    /// Renders the metrics as OpenMetrics text. Must not scan the journal.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// What is secret in a request.
+    pub redactions: Redactions,
+    /// Set when the program shuts down: `/readyz` says so, so that no more traffic is sent here.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// Every route, with its limits and its default headers.
+pub fn router<J: Journal>(state: Arc<State<J>>) -> Router {
+    Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/api/v1/events", get(events::list))
+        .route("/api/v1/events/{id}", get(events::show))
+        .route("/api/v1/events/{id}/body", get(events::body))
+        .route("/api/v1/events/{id}/replay", post(replay::one))
+        .route("/api/v1/dead-letters", get(events::dead_letters))
+        .fallback(async || Problem::NotFound("there is nothing here"))
+        .method_not_allowed_fallback(async || Problem::Method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(CatchPanicLayer::custom(|_| Problem::Failed.into_response()))
+        .layer(middleware::from_fn(finish))
+        .with_state(state)
+}
+
+/// Bounds the time of every answer, and gives it the headers that all answers have.
+async fn finish(request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await;
+    let mut response = answer.unwrap_or_else(|_| Problem::Unavailable("this took too long".into()).into_response());
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whether an answer has everything that was in the journal when it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Freshness {
+    Current,
+    Behind,
+}
+
+impl<J: Journal> State<J> {
+    /// Gives the index a moment to see the newest changes.
+    async fn catch_up(&self) -> Freshness {
+        match tokio::time::timeout(CATCH_UP_TIMEOUT, self.index.catch_up()).await {
+            Ok(Ok(())) => Freshness::Current,
+            Ok(Err(_)) | Err(_) => Freshness::Behind, // the feeder has logged why
+        }
+    }
+}
+
+impl Freshness {
+    /// Marks an answer that may miss the newest changes.
+    fn mark(self, answer: impl IntoResponse) -> Response {
+        match self {
+            Self::Current => answer.into_response(),
+            Self::Behind => ([("forebay-index", "behind")], answer).into_response(),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! One request: from hyper's types to the story's, and its answer back.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST};
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, Uri, Version};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::trace::TraceLayer;
+
+use super::respond::{self, Answer, RequestId};
+use super::watch::Watch;
+use super::{Edge, Handler, strict};
+use crate::event::{Client, Head};
+use crate::intake::Inbound;
+use crate::telemetry::{Reason, RequestOutcome};
+
+/// The requests of one connection.
+#[derive(Clone)]
+pub(super) struct Caller<H> {
+    pub(super) edge: Arc<Edge>,
+    pub(super) handler: H,
+    pub(super) watch: Arc<Watch>,
+    pub(super) peer: SocketAddr,
+    pub(super) tls: bool,
+}
+
+/// How a connection answers, with what would be the same without webhooks around it: the request's id, a trace
+/// and a guard against panics.
+///
+/// The id is our own and stands in the answer and the logs alone. `tower-http`'s layer would take a sender's, or
+/// put ours among the headers, which go to the application as they were received.
+pub(super) fn answers<H: Handler>(
+    caller: Caller<H>,
+) -> impl Service<Request<Incoming>, Response = Response<impl SendBody>, Error = Infallible, Future: Send> + Clone + Send
+{
+    let stack = ServiceBuilder::new()
+        .layer(
+            TraceLayer::new_for_http().make_span_with(span).on_request(()).on_body_chunk(()).on_eos(()).on_failure(()), // to us a 503 is an answer; the refusal's own line says why
+        )
+        .layer(CatchPanicLayer::custom(panicked))
+        .service_fn(move |request| {
+            let caller = caller.clone();
+            async move { Ok::<_, Infallible>(caller.answer(request).await) }
+        });
+    service_fn(move |mut request: Request<Incoming>| {
+        let (stack, id) = (stack.clone(), RequestId::new());
+        request.extensions_mut().insert(id);
+        async move { Ok(respond::finish(stack.oneshot(request).await?, id)) }
+    })
+}
+
+/// A body that hyper can send.
+pub(super) trait SendBody:
+    Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static
+{
+}
+
+impl<B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static> SendBody for B {}
+
+/// For whoever debugs: what was asked for, without the query and the headers, where secrets may be.
+fn span(request: &Request<Incoming>) -> tracing::Span {
+    let id = request.extensions().get::<RequestId>().map(tracing::field::display);
+    tracing::debug_span!("request", id, method = %request.method(), path = request.uri().path())
+}
+
+/// A panic is our fault: the sender learns no more than that, and its connection goes on.
+fn panicked(_payload: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
+    tracing::error!("a request panicked");
+    respond::panicked()
+}
+
+impl<H: Handler> Caller<H> {
+    async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let asked = Asked::of(&request);
+        if let Err(fault) = strict::check(&request, self.edge.limits.headers) {
+            let unknown = self.edge.metrics.unknown_source();
+            unknown.answered(RequestOutcome::Refused, Duration::ZERO);
+            unknown.refused(Reason::Malformed);
+            self.log(Reason::Malformed, &fault, &asked);
+            let mut response = self.turn_away(respond::fault(fault), &asked);
+            if asked.version < Version::HTTP_2 {
+                // Whoever sends ambiguous framing may mean more than one request by it.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            return response;
+        }
+        if self.edge.health_path.as_deref() == Some(request.uri().path()) {
+            return match asked.method {
+                Method::GET | Method::HEAD => respond::healthy(),
+                _ => self.turn_away(respond::no_probe(), &asked),
+            };
+        }
+        let handler = self.handler.clone();
+        match handler.oneshot(self.inbound(request)).await {
+            Ok(receipt) => respond::receipt(receipt),
+            Err(refusal) => {
+                self.log(refusal.reason(), &refusal, &asked);
+                self.turn_away(respond::refusal(&refusal), &asked)
+            }
+        }
+    }
+
+    fn inbound(&self, request: Request<Incoming>) -> Inbound {
+        let (parts, body) = request.into_parts();
+        let named = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let client = Client {
+            ip: self.peer.ip().to_canonical(),
+            tls: self.tls,
+            host: parts.uri.authority().map(Authority::as_str).or(named).map(Box::from),
+        };
+        let head = Head {
+            method: parts.method,
+            path: Box::from(parts.uri.path()),
+            query: parts.uri.query().map(Box::from),
+            headers: parts.headers,
+            client,
+            received_at: self.edge.clock.now(),
+        };
+        Inbound { head, body: body.boxed() }
+    }
+
+    /// What is unread of a body must not be taken for the next request, so such a connection ends.
+    fn turn_away(&self, answer: Answer, asked: &Asked) -> Response<Full<Bytes>> {
+        let unread = answer.body_unread && asked.with_body;
+        let mut response = answer.into_response();
+        if unread && asked.version < Version::HTTP_2 {
+            self.watch.left_unread();
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    fn log(&self, reason: Reason, error: &dyn Error, asked: &Asked) {
+        if !self.edge.refusal_log.admits(reason) {
+            return;
+        }
+        tracing::info!(
+            reason = crate::telemetry::Word::as_str(reason),
+            error = %Chain(error),
+            request_id = asked.id.map(tracing::field::display),
+            client = %self.peer.ip().to_canonical(),
+            method = %asked.method,
+            path = ?asked.target.path(), // escaped: it is the sender's
+            "request refused"
+        );
+    }
+}
+
+/// What is still to be known of a request once it is handed on.
+struct Asked {
+    id: Option<RequestId>,
+    method: Method,
+    target: Uri,
+    version: Version,
+    with_body: bool,
+}
+
+impl Asked {
+    fn of(request: &Request<Incoming>) -> Self {
+        Self {
+            id: request.extensions().get().copied(),
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            version: request.version(),
+            with_body: !request.body().is_end_stream(),
+        }
+    }
+}
+
+/// An error and what is behind it, in one line.
+struct Chain<'e>(&'e dyn Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut behind = self.0.source();
+        while let Some(error) = behind {
+            write!(f, ": {error}")?;
+            behind = error.source();
+        }
+        Ok(())
+    }
+}

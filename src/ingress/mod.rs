@@ -1,0 +1,37 @@
+//! The public side: listeners, TLS, and what a sender is told.
+//!
+//! [`bind()`] opens the sockets, [`serve()`] runs one worker's share of them. A connection goes through `connection`
+//! (handshake, HTTP/1.1 or HTTP/2), each of its requests through `answer`: `strict` refuses what is ambiguous,
+//! the [`Handler`] takes the webhook, and `respond` writes what became of it.
+
+mod answer;
+mod bind;
+mod connection;
+mod respond;
+mod serve;
+mod settings;
+mod strict;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+mod watch;
+
+use tower::Service;
+
+use crate::intake::{Inbound, Receipt, Refusal};
+
+pub use bind::{BindError, Bound, Listeners, bind};
+pub use serve::{Edge, serve};
+pub use settings::{CertificateFiles, Limits, Listen, Settings};
+
+/// Who takes webhooks: any tower service from a request to its receipt or refusal, such as a `service_fn` around
+/// the intake. It is cloned for each connection and each request, so it is a handle.
+pub trait Handler:
+    Service<Inbound, Response = Receipt, Error = Refusal, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Handler for S where
+    S: Service<Inbound, Response = Receipt, Error = Refusal, Future: Send> + Clone + Send + Sync + 'static
+{
+}

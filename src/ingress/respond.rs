@@ -1,0 +1,265 @@
+//! What a sender is told: the contract's table of answers, and how an answer is written.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{Either, Full};
+
+use super::strict::Fault;
+use crate::admit::Denied;
+use crate::intake::{Receipt, Refusal};
+use crate::journal::AppendError;
+use crate::limit::OverLimit;
+
+static EVENT_ID: HeaderName = HeaderName::from_static("forebay-event-id");
+static DUPLICATE: HeaderName = HeaderName::from_static("forebay-duplicate");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// RateLimit header fields, draft-ietf-httpapi-ratelimit-headers-10.
+static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// What passes by itself in moments: bodies in flight, a deadline.
+const SOON: Duration = Duration::from_secs(1);
+/// What somebody has to mend: a failed journal.
+const LATER: Duration = Duration::from_secs(30);
+
+/// What a sender is told when it went well.
+pub(super) fn receipt(receipt: Receipt) -> Response<Full<Bytes>> {
+    match receipt {
+        Receipt::Stored { id, duplicate, status, body, content_type } => {
+            let mut response = Response::new(Full::new(body));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, content_type);
+            if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+                headers.insert(EVENT_ID.clone(), id);
+            }
+            if duplicate {
+                headers.insert(DUPLICATE.clone(), HeaderValue::from_static("true"));
+            }
+            response
+        }
+    }
+}
+
+/// What a sender is told when it was turned away. No `_` arm: a new refusal has to choose.
+pub(super) fn refusal(refusal: &Refusal) -> Answer {
+    match refusal {
+        Refusal::NoRoute => Answer::new(StatusCode::NOT_FOUND, "not found").body_unread(),
+        Refusal::Method { allowed } => {
+            Answer::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed").allow(allowed).body_unread()
+        }
+        Refusal::Denied(denied) => self::denied(denied).body_unread(),
+        Refusal::Unverified(_) => Answer::new(StatusCode::UNAUTHORIZED, "signature verification failed"),
+        Refusal::OverQuota(over) => too_many(over),
+        Refusal::NotKept(AppendError::Full { retry_after }) => unavailable(*retry_after),
+        Refusal::NotKept(AppendError::TooLarge { .. }) => too_large(),
+        Refusal::NotKept(AppendError::Failed(_)) => unavailable(LATER),
+        Refusal::NotKept(AppendError::Closed) | Refusal::Late { .. } => unavailable(SOON),
+    }
+}
+
+fn denied(denied: &Denied) -> Answer {
+    match denied {
+        Denied::NoRoom { retry_after } => unavailable(*retry_after),
+        Denied::Client => Answer::new(StatusCode::FORBIDDEN, "forbidden"),
+        Denied::TooFast(over) => too_many(over),
+        Denied::Busy => unavailable(SOON),
+        Denied::TooLarge { .. } => too_large(),
+        Denied::TooSlow => Answer::new(StatusCode::REQUEST_TIMEOUT, "body too slow"),
+        Denied::Broken => Answer::new(StatusCode::BAD_REQUEST, "body incomplete"),
+        Denied::Encoded => Answer::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content encoding not supported"),
+    }
+}
+
+/// What a sender of ambiguous or broken HTTP is told.
+pub(super) fn fault(fault: Fault) -> Answer {
+    let (status, error) = match fault {
+        Fault::HeadersTooMany => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers"),
+        Fault::Framing | Fault::Host => (StatusCode::BAD_REQUEST, "malformed request"),
+        Fault::Tunnel => (StatusCode::BAD_REQUEST, "tunnels and upgrades are not supported"),
+        Fault::Expectation => (StatusCode::EXPECTATION_FAILED, "expectation failed"),
+    };
+    Answer::new(status, error).body_unread()
+}
+
+/// What a load balancer's probe is told.
+pub(super) fn healthy() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from("ok"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
+
+/// What is told who does anything else to the health path.
+pub(super) fn no_probe() -> Answer {
+    let answer = Answer::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+    answer.allow(&[Method::GET, Method::HEAD]).body_unread()
+}
+
+/// What a sender is told after a panic in its request.
+pub(super) fn panicked() -> Response<Full<Bytes>> {
+    Answer::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error").into_response()
+}
+
+fn too_large() -> Answer {
+    Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "body too large")
+}
+
+fn unavailable(retry_after: Duration) -> Answer {
+    Answer::new(StatusCode::SERVICE_UNAVAILABLE, "try again later").after(retry_after)
+}
+
+fn too_many(over: &OverLimit) -> Answer {
+    let wait = whole_seconds(over.retry_after);
+    Answer::new(StatusCode::TOO_MANY_REQUESTS, "too many requests")
+        .after(over.retry_after)
+        .with(&RATE_LIMIT_POLICY, format!("\"limit\";q={}", over.limit))
+        .with(&RATE_LIMIT, format!("\"limit\";r=0;t={wait}"))
+}
+
+/// An error answer: `{"error":"…","request_id":"…"}`.
+pub(super) struct Answer {
+    response: Response<Full<Bytes>>,
+    /// Whether it was decided before the body was read to its end.
+    pub(super) body_unread: bool,
+}
+
+/// The `error` of an answer, until [`finish`] writes it.
+#[derive(Clone, Copy)]
+struct ErrorText(&'static str);
+
+impl Answer {
+    fn new(status: StatusCode, error: &'static str) -> Self {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = status;
+        response.extensions_mut().insert(ErrorText(error));
+        Self { response, body_unread: false }
+    }
+
+    fn with(mut self, name: &HeaderName, value: String) -> Self {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            self.response.headers_mut().insert(name.clone(), value);
+        }
+        self
+    }
+
+    fn after(self, wait: Duration) -> Self {
+        self.with(&RETRY_AFTER, whole_seconds(wait).to_string())
+    }
+
+    fn allow(self, methods: &[Method]) -> Self {
+        let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
+        self.with(&ALLOW, methods.join(", "))
+    }
+
+    fn body_unread(mut self) -> Self {
+        self.body_unread = true;
+        self
+    }
+
+    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
+        self.response
+    }
+}
+
+/// `wait` as `Retry-After` can say it: rounded up, at least a second.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() != 0)).max(1)
+}
+
+/// The id of one request, in its answer and its log lines. Random; nobody can choose it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestId(uuid::Uuid);
+
+impl RequestId {
+    pub(super) fn new() -> Self {
+        Self(uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid())
+    }
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.simple())
+    }
+}
+
+/// Puts the request's id into its answer, and writes the body of an error.
+pub(super) fn finish<B: Body<Data = Bytes>>(response: Response<B>, id: RequestId) -> Response<Either<Full<Bytes>, B>> {
+    let (mut parts, body) = response.into_parts();
+    let mut buffer = uuid::Uuid::encode_buffer();
+    let id: &str = id.0.simple().encode_lower(&mut buffer);
+    if let Ok(value) = HeaderValue::from_str(id) {
+        parts.headers.insert(REQUEST_ID.clone(), value);
+    }
+    let Some(ErrorText(error)) = parts.extensions.remove() else {
+        return Response::from_parts(parts, Either::Right(body));
+    };
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let json = serde_json::json!({ "error": error, "request_id": id }).to_string();
+    Response::from_parts(parts, Either::Left(Full::from(json)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::UnixMillis;
+    use crate::event::EventId;
+
+    fn check(turned_away: Refusal, status: u16, headers: &[(&str, &str)]) {
+        let text = format!("{turned_away:?}");
+        let response = refusal(&turned_away).into_response();
+        assert_eq!(response.status(), status, "{text}");
+        for (name, value) in headers {
+            assert_eq!(
+                response.headers().get(*name).map(HeaderValue::as_bytes),
+                Some(value.as_bytes()),
+                "{text} {name}"
+            );
+        }
+        assert_eq!(response.headers().len(), headers.len(), "{text}: {:?}", response.headers());
+    }
+
+    #[test]
+    fn each_refusal_has_the_status_and_headers_of_the_contract() {
+        let over = OverLimit { retry_after: Duration::from_secs(7), limit: 20 };
+        let limited =
+            [("retry-after", "7"), ("ratelimit-policy", "\"limit\";q=20"), ("ratelimit", "\"limit\";r=0;t=7")];
+        let half = Duration::from_millis(1500);
+        check(Refusal::NoRoute, 404, &[]);
+        check(Refusal::Method { allowed: vec![Method::POST, Method::PUT] }, 405, &[("allow", "POST, PUT")]);
+        check(Denied::Client.into(), 403, &[]);
+        check(Denied::TooFast(over).into(), 429, &limited);
+        check(over.into(), 429, &limited);
+        check(Denied::NoRoom { retry_after: half }.into(), 503, &[("retry-after", "2")]);
+        check(Denied::Busy.into(), 503, &[("retry-after", "1")]);
+        check(Denied::TooLarge { limit_bytes: 1 }.into(), 413, &[]);
+        check(Denied::TooSlow.into(), 408, &[]);
+        check(Denied::Broken.into(), 400, &[]);
+        check(Denied::Encoded.into(), 415, &[]);
+        check(AppendError::Full { retry_after: Duration::ZERO }.into(), 503, &[("retry-after", "1")]);
+        check(AppendError::Failed("disk".into()).into(), 503, &[("retry-after", "30")]);
+        check(AppendError::TooLarge { bytes: 1 }.into(), 413, &[]);
+        check(AppendError::Closed.into(), 503, &[("retry-after", "1")]);
+        check(Refusal::Late { deadline: half }, 503, &[("retry-after", "1")]);
+    }
+
+    #[test]
+    fn a_stored_event_and_its_duplicate_differ_in_one_header() {
+        let id = EventId::new(UnixMillis(1));
+        let told = |duplicate| {
+            let content_type = HeaderValue::from_static("text/plain");
+            receipt(Receipt::Stored { id, duplicate, status: 202, body: Bytes::from_static(b"ok"), content_type })
+        };
+        let (first, again) = (told(false), told(true));
+        for response in [&first, &again] {
+            assert_eq!(response.status(), 202);
+            assert_eq!(response.headers()["forebay-event-id"], id.to_string().as_str());
+            assert_eq!(response.headers()["content-type"], "text/plain");
+        }
+        assert!(first.headers().get("forebay-duplicate").is_none());
+        assert_eq!(again.headers()["forebay-duplicate"], "true");
+    }
+}

@@ -1,0 +1,75 @@
+//! What the public side listens on, and its limits.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::ByteSize;
+
+/// The public side.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it listens; at least one.
+    pub listen: Vec<Listen>,
+    /// A path that answers 200 for load balancers, if wanted.
+    pub health_path: Option<String>,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// One address.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// The address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// The certificates, if it speaks TLS; the first is used where no name matches.
+    pub tls: Vec<CertificateFiles>,
+}
+
+/// A certificate chain and its key, PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// The key: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// Limits on connections and requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at the same time.
+    pub connections: usize,
+    /// Bytes of a request's head.
+    pub header_bytes: ByteSize,
+    /// Header lines of a request.
+    pub headers: usize,
+    /// For a TLS handshake.
+    pub handshake_timeout: Duration,
+    /// From the first byte of a head to its last.
+    pub header_timeout: Duration,
+    /// For a whole body.
+    pub body_timeout: Duration,
+    /// Bytes a second that a body must keep up after its first 5 s; none is no minimum.
+    pub body_min_rate: Option<ByteSize>,
+    /// A connection without a request is closed after this.
+    pub idle_timeout: Duration,
+    /// Bytes of bodies held at the same time.
+    pub in_flight_bytes: ByteSize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            header_bytes: ByteSize(32 << 10),
+            headers: 100,
+            handshake_timeout: Duration::from_secs(5),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            body_min_rate: Some(ByteSize(1 << 10)),
+            idle_timeout: Duration::from_secs(30),
+            in_flight_bytes: ByteSize(64 << 20),
+        }
+    }
+}

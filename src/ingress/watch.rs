@@ -1,0 +1,223 @@
+//! What a connection is doing, and how long it may go on with it.
+//!
+//! hyper's own header time-out also runs while a connection is idle, so it cannot tell a slow head from a quiet
+//! keep-alive. Here the bytes that come while no request is under way begin a head.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// How long an asked connection may take to leave when nothing is under way on it.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// One connection's state, shared by its socket, its requests and the task that drives it.
+#[derive(Debug)]
+pub(super) struct Watch {
+    patience: Patience,
+    state: Mutex<State>,
+}
+
+/// How long a connection may be without a complete request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// From the first byte of a head to its end.
+    pub(super) head: Duration,
+    /// Without a byte of the next request.
+    pub(super) idle: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    requests: usize,
+    /// Since when, and what, while there are no requests.
+    waiting: Waiting,
+    since: Instant,
+    leaving_since: Option<Instant>,
+    unread: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    Head,
+    Idle,
+}
+
+impl Watch {
+    /// A connection that should begin its first head now.
+    pub(super) fn new(patience: Patience) -> Arc<Self> {
+        let state =
+            State { requests: 0, waiting: Waiting::Head, since: Instant::now(), leaving_since: None, unread: false };
+        Arc::new(Self { patience, state: Mutex::new(state) })
+    }
+
+    /// A request's head is complete; it is under way until the guard is dropped.
+    pub(super) fn request(self: &Arc<Self>) -> UnderWay {
+        self.with(|state| state.requests += 1);
+        UnderWay(Arc::clone(self))
+    }
+
+    /// A request was answered without its body being read: bytes of it may still come.
+    pub(super) fn left_unread(&self) {
+        self.with(|state| state.unread = true);
+    }
+
+    /// Whether a body was left unread.
+    pub(super) fn has_unread(&self) -> bool {
+        self.with(|state| state.unread)
+    }
+
+    /// The connection was asked to leave.
+    pub(super) fn leave(&self) {
+        self.with(|state| {
+            state.leaving_since.get_or_insert_with(Instant::now);
+        });
+    }
+
+    /// Whether a connection that has waited too long should be asked to leave, rather than cut off: it is idle,
+    /// and was not asked yet.
+    pub(super) fn deserves_notice(&self) -> bool {
+        self.with(|state| state.waiting == Waiting::Idle && state.leaving_since.is_none())
+    }
+
+    /// Whether the connection was asked to leave.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.with(|state| state.leaving_since.is_some())
+    }
+
+    /// When the connection has waited too long; never while a request is under way.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.with(|state| {
+            if state.requests > 0 {
+                return None;
+            }
+            let own = match state.waiting {
+                Waiting::Head => state.since + self.patience.head,
+                Waiting::Idle => state.since + self.patience.idle,
+            };
+            let left = state.leaving_since.map(|since| since.max(state.since) + LEAVING);
+            Some(left.map_or(own, |left| left.min(own)))
+        })
+    }
+
+    fn bytes_came(&self) {
+        self.with(|state| {
+            if state.requests == 0 && state.waiting == Waiting::Idle {
+                state.waiting = Waiting::Head;
+                state.since = Instant::now();
+            }
+        });
+    }
+
+    fn request_ended(&self) {
+        self.with(|state| {
+            state.requests = state.requests.saturating_sub(1);
+            if state.requests == 0 {
+                state.waiting = Waiting::Idle;
+                state.since = Instant::now();
+            }
+        });
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A request that is under way; a drop ends it.
+#[derive(Debug)]
+pub(super) struct UnderWay(Arc<Watch>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.request_ended();
+    }
+}
+
+/// A socket that tells a [`Watch`] when a head begins. HTTP/1 only: HTTP/2 also reads between requests.
+#[derive(Debug)]
+pub(super) struct Watched<IO> {
+    pub(super) io: IO,
+    pub(super) watch: Arc<Watch>,
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            self.watch.bytes_came();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(30) };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_and_an_idle_time_have_each_their_own_patience() {
+        let start = Instant::now();
+        let watch = Watch::new(PATIENCE);
+        assert_eq!(watch.deadline(), Some(start + PATIENCE.head), "the first head is due from the start");
+        advance(Duration::from_secs(3)).await;
+        watch.bytes_came();
+        assert_eq!(watch.deadline(), Some(start + PATIENCE.head), "a byte wins no time");
+        let request = watch.request();
+        assert_eq!(watch.deadline(), None);
+        advance(Duration::from_secs(100)).await;
+        drop(request);
+        let idle = Instant::now();
+        assert_eq!(watch.deadline(), Some(idle + PATIENCE.idle));
+        advance(Duration::from_secs(20)).await;
+        watch.bytes_came();
+        assert_eq!(watch.deadline(), Some(idle + Duration::from_secs(20) + PATIENCE.head));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_asked_to_leave_has_a_second_after_its_last_request() {
+        let watch = Watch::new(PATIENCE);
+        let request = watch.request();
+        watch.leave();
+        assert_eq!(watch.deadline(), None, "what is under way is finished first");
+        advance(Duration::from_secs(100)).await;
+        drop(request);
+        assert_eq!(watch.deadline(), Some(Instant::now() + LEAVING));
+        assert!(!watch.deserves_notice(), "it had notice");
+    }
+}
