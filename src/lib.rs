@@ -9,13 +9,14 @@
 //! - [`intake`]: **story 1**: one webhook, from request head to answer
 //! - [`dispatch`]: **story 2**: one delivery, from journal to delivered or dead
 //! - [`ingress`], [`admin`]: the public and the private side
-//! - config: YAML into settings
+//! - [`config`]: YAML into settings
 //! - app: settings into a running gateway
 //! - cli: the commands
 
 pub mod admin;
 pub mod admit;
 pub mod base;
+pub mod config;
 pub mod deliver;
 pub mod dispatch;
 pub mod event;

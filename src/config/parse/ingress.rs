@@ -1,0 +1,142 @@
+//! `ingress`: the public side.
+
+use std::net::SocketAddr;
+
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::base::ByteSize;
+use crate::config::reader::{Field, Map, plain};
+use crate::ingress::tls::{TlsError, server_config};
+use crate::ingress::{CertificateFiles, Limits, Listen, Settings};
+
+use super::values;
+
+/// A smaller buffer could not hold what the HTTP library reads at once.
+const HEADER_BYTES_LEAST: ByteSize = ByteSize(8 << 10);
+
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+pub fn settings(root: &Map<'_>) -> Settings {
+    let Some(map) = root.section("ingress") else {
+        let listen = vec![Listen { address: LISTEN, tls: Vec::new() }];
+        return Settings { listen, health_path: None, limits: Limits::default() };
+    };
+    let shared = map.unless_off("tls").map(|field| certificates(&field)).unwrap_or_default();
+    let listen = match map.get("listen") {
+        None => vec![Listen { address: LISTEN, tls: shared }],
+        Some(field) => listeners(&field, &shared),
+    };
+    let health_path =
+        map.unless_off("health_path").and_then(|field| field.parse("a path like `/healthz`", values::url_path));
+    let limits = map.section("limits").map_or_else(Limits::default, |map| limits(&map));
+    Settings { listen, health_path, limits }
+}
+
+fn listeners(field: &Field<'_>, shared: &[CertificateFiles]) -> Vec<Listen> {
+    let mut listeners: Vec<Listen> = Vec::new();
+    for item in field.one_or_list() {
+        let Some(listen) = listener(&item, shared) else { continue };
+        if listen.address.port() != 0 && listeners.iter().any(|other| other.address == listen.address) {
+            item.error("this address is there already; leave one of them out");
+        }
+        listeners.push(listen);
+    }
+    if field.is_list() && listeners.is_empty() && field.one_or_list().is_empty() {
+        field.error("an empty list takes no webhooks; write an address, like `127.0.0.1:8080`");
+    }
+    listeners
+}
+
+fn listener(item: &Field<'_>, shared: &[CertificateFiles]) -> Option<Listen> {
+    if item.is_scalar() {
+        return Some(Listen { address: values::address(item)?, tls: shared.to_vec() });
+    }
+    let map = item.map()?;
+    let tls = match map.get("tls") {
+        None => shared.to_vec(),
+        Some(field) if field.is_off() => Vec::new(),
+        Some(field) => certificates(&field),
+    };
+    match map.get("address") {
+        Some(field) => Some(Listen { address: values::address(&field)?, tls }),
+        None => {
+            map.missing("address", "no address; write one, like `address: 0.0.0.0:8443`");
+            None
+        }
+    }
+}
+
+fn certificates(field: &Field<'_>) -> Vec<CertificateFiles> {
+    let files: Vec<_> = field.one_or_list().iter().filter_map(certificate).collect();
+    if field.is_list() && field.one_or_list().is_empty() {
+        field.error("an empty list has no certificate; write `{ cert, key }`, or `off`");
+    }
+    files
+}
+
+/// One certificate; its files are looked into, so that `check` finds a missing one and not a sender.
+fn certificate(field: &Field<'_>) -> Option<CertificateFiles> {
+    let map = field.map()?;
+    for key in ["cert", "key"] {
+        if map.get(key).is_none() {
+            map.missing(key, format!("no {key}; write the path of a PEM file"));
+        }
+    }
+    let files = CertificateFiles { cert: map.file("cert")?, key: map.file("key")? };
+    let chain = CertificateDer::pem_file_iter(&files.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let no_chain = match chain {
+        Ok(chain) if chain.is_empty() => Some("has no certificate in it".to_owned()),
+        Ok(_) => None,
+        Err(error) => Some(unusable(&error)),
+    };
+    let no_key = PrivateKeyDer::from_pem_file(&files.key).err();
+    let both_read = no_chain.is_none() && no_key.is_none();
+    if let Some((why, at)) = no_chain.zip(map.get("cert")) {
+        at.error(format!("the file {why}; name a PEM file with the chain, leaf first"));
+    }
+    if let Some((error, at)) = no_key.zip(map.get("key")) {
+        at.error(format!("the file {}; name a PEM file with the private key", unusable(&error)));
+    }
+    if both_read && let Err(error) = server_config(std::slice::from_ref(&files)) {
+        let why = if let TlsError::Pair { why, .. } = error { why } else { error.to_string() };
+        field.error(format!("`cert` and `key` cannot be used together: {why}; name two that belong together"));
+    }
+    Some(files)
+}
+
+/// Why a PEM file cannot be used, without quoting any of it.
+fn unusable(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => format!("cannot be used: {}", plain(error)),
+        pem::Error::NoItemsFound => "has nothing of this kind in it".to_owned(),
+        _ => "is not PEM".to_owned(),
+    }
+}
+
+fn limits(map: &Map<'_>) -> Limits {
+    let default = Limits::default();
+    let count = |key: &str| map.count(key).map(|count| count as usize);
+    Limits {
+        connections: count("connections").unwrap_or(default.connections),
+        header_bytes: header_bytes(map).unwrap_or(default.header_bytes),
+        headers: count("headers").unwrap_or(default.headers),
+        handshake_timeout: map.duration("handshake_timeout").unwrap_or(default.handshake_timeout),
+        header_timeout: map.duration("header_timeout").unwrap_or(default.header_timeout),
+        body_timeout: map.duration("body_timeout").unwrap_or(default.body_timeout),
+        body_min_rate: map
+            .get("body_min_rate")
+            .and_then(|field| values::bytes_a_second(&field))
+            .unwrap_or(default.body_min_rate),
+        idle_timeout: map.duration("idle_timeout").unwrap_or(default.idle_timeout),
+        in_flight_bytes: map.size("in_flight_bytes").unwrap_or(default.in_flight_bytes),
+    }
+}
+
+fn header_bytes(map: &Map<'_>) -> Option<ByteSize> {
+    let size = map.size("header_bytes")?;
+    if let Some(field) = map.get("header_bytes").filter(|_| size < HEADER_BYTES_LEAST) {
+        field.error(format!("too small for a request's head; write {HEADER_BYTES_LEAST} or more"));
+    }
+    Some(size)
+}

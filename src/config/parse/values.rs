@@ -1,0 +1,260 @@
+//! The small values: units, addresses, headers, places.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+use ipnet::IpNet;
+
+use crate::base::{ByteSize, Rate, parse_duration};
+use crate::config::problems::suggest;
+use crate::config::reader::{Field, Map};
+use crate::provider::{FirstOf, KeyRule, Place, Respond};
+
+impl Map<'_> {
+    /// The duration at `key`, longer than nothing.
+    pub fn duration(&self, key: &str) -> Option<Duration> {
+        duration(&self.get(key)?)
+    }
+
+    /// The size at `key`, more than nothing.
+    pub fn size(&self, key: &str) -> Option<ByteSize> {
+        let parse = |text: &str| match ByteSize::parse(text) {
+            Ok(ByteSize(0)) => Err("0 is no size here; write one above it".to_owned()),
+            parsed => parsed.map_err(|error| error.to_string()),
+        };
+        self.get(key)?.parse("a size like `1MiB`", parse)
+    }
+
+    /// The whole number at `key`, at least 1.
+    pub fn count(&self, key: &str) -> Option<u32> {
+        count(&self.get(key)?)
+    }
+
+    /// The switch at `key`.
+    pub fn switch(&self, key: &str) -> Option<bool> {
+        self.get(key)?.parse("`true` or `false`", |text| match text {
+            "true" | "on" => Ok(true),
+            "false" | "off" => Ok(false),
+            _ => Err(format!("`{text}` is not a switch; write `true` or `false`")),
+        })
+    }
+
+    /// The word at `key`, as what `words` says it stands for.
+    pub fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Option<T> {
+        word(&self.get(key)?, words)
+    }
+
+    /// The text at `key`; never for secrets.
+    pub fn string(&self, key: &str) -> Option<String> {
+        self.get(key)?.text().map(|text| text.value)
+    }
+
+    /// The file at `key`, as seen from the config's directory.
+    pub fn file(&self, key: &str) -> Option<PathBuf> {
+        let field = self.get(key)?;
+        let text = field
+            .parse("a path", |text| if text.is_empty() { Err("no path; write one") } else { Ok(text.to_owned()) })?;
+        Some(field.reader().beside(std::path::Path::new(&text)))
+    }
+}
+
+/// A duration, longer than nothing.
+pub fn duration(field: &Field<'_>) -> Option<Duration> {
+    field.parse("a duration like `30s`", |text| match parse_duration(text) {
+        Ok(Duration::ZERO) => Err(format!("`{text}` is no time at all; write a longer one")),
+        parsed => parsed.map_err(|error| error.to_string()),
+    })
+}
+
+/// A rate, `50/s`.
+pub fn rate(field: &Field<'_>) -> Option<Rate> {
+    field.parse("a rate like `50/s`", Rate::parse)
+}
+
+/// `1KiB/s` as bytes a second; none for `0B/s`.
+pub fn bytes_a_second(field: &Field<'_>) -> Option<Option<ByteSize>> {
+    let bytes = field.parse("a rate like `1KiB/s`", |text| {
+        let Some(size) = text.strip_suffix("/s") else {
+            return Err(format!("`{text}` is not a rate of bytes; write a size and `/s`, like `1KiB/s`"));
+        };
+        ByteSize::parse(size).map_err(|error| error.to_string())
+    })?;
+    Some(Some(bytes).filter(|bytes| bytes.0 > 0))
+}
+
+/// A whole number, at least 1.
+pub fn count(field: &Field<'_>) -> Option<u32> {
+    field.parse("a whole number from 1 up", |text| match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err(format!("`{text}` is not a whole number from 1 to {}; write one", u32::MAX)),
+    })
+}
+
+/// One of some words.
+pub fn word<T: Copy>(field: &Field<'_>, words: &[(&str, T)]) -> Option<T> {
+    let known = || words.iter().map(|(word, _)| *word);
+    let wanted = known().collect::<Vec<_>>().join(" or ");
+    field.parse(&wanted, |text| match words.iter().find(|(word, _)| *word == text) {
+        Some((_, meaning)) => Ok(*meaning),
+        None => Err(format!("`{text}` is not one of the words here; {}", suggest(text, known().collect::<Vec<_>>()))),
+    })
+}
+
+/// An address with a port.
+pub fn address(field: &Field<'_>) -> Option<SocketAddr> {
+    field.parse("an address like `127.0.0.1:8080`", |text| {
+        let cure = match text.rsplit_once(':') {
+            _ if text.starts_with("unix:") || text.starts_with("fd:") => {
+                return Err(format!("`{text}` is not available in this version yet; write an address and a port"));
+            }
+            Some(("", port)) => {
+                format!("write `0.0.0.0:{port}` for every address, `127.0.0.1:{port}` for this machine")
+            }
+            Some(("localhost", port)) => format!("write `127.0.0.1:{port}`"),
+            None if text.bytes().all(|byte| byte.is_ascii_digit()) => format!("write `127.0.0.1:{text}`"),
+            _ => "write an IP address and a port, like `127.0.0.1:8080` or `[::1]:8080`".to_owned(),
+        };
+        SocketAddr::from_str(text).map_err(|_| format!("`{text}` is not an address; {cure}"))
+    })
+}
+
+/// A network, or one address.
+pub fn network(field: &Field<'_>) -> Option<IpNet> {
+    field.parse("a network like `10.0.0.0/8`", |text| {
+        let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        network.map(|network| network.trunc()).ok_or_else(|| {
+            format!("`{text}` is not an address or a network; write one like `10.1.2.3` or `10.0.0.0/8`")
+        })
+    })
+}
+
+/// A header's name.
+pub fn header_name(field: &Field<'_>) -> Option<HeaderName> {
+    field.parse("a header's name", parse_header_name)
+}
+
+fn parse_header_name(text: &str) -> Result<HeaderName, String> {
+    HeaderName::from_str(text).map_err(|_| format!("`{text}` is not a header's name; write one like `X-Request-Id`"))
+}
+
+/// A header's value. It is never quoted: it may well be a credential.
+pub fn header_value(field: &Field<'_>) -> Option<HeaderValue> {
+    let value = field.parse("a header's value", |text| {
+        HeaderValue::from_str(text).map_err(|_| "not a header's value; leave out line breaks and control characters")
+    });
+    value.map(|mut value| {
+        value.set_sensitive(true);
+        value
+    })
+}
+
+/// A content type.
+pub fn content_type(field: &Field<'_>) -> Option<HeaderValue> {
+    field.parse("a content type", |text| match HeaderValue::from_str(text) {
+        Ok(value) if text.contains('/') => Ok(value),
+        _ => Err(format!("`{text}` is not a content type; write one like `text/plain`")),
+    })
+}
+
+/// HTTP methods, at least one.
+pub fn methods(field: &Field<'_>) -> Option<Vec<Method>> {
+    let items = field.list("`[POST]`");
+    if field.is_list() && items.is_empty() {
+        field.error("no method is taken; write `[POST]`");
+    }
+    let mut methods = Vec::new();
+    for item in items {
+        let method = item.parse("a method", |text| match Method::from_str(text) {
+            Ok(method) if text.bytes().all(|byte| byte.is_ascii_uppercase()) => Ok(method),
+            _ => Err(format!("`{text}` is not a method; write it in capitals, like `POST`")),
+        });
+        methods.extend(method);
+    }
+    methods.dedup();
+    Some(methods).filter(|methods| !methods.is_empty())
+}
+
+/// A status, in `range`.
+pub fn status(field: &Field<'_>, range: std::ops::RangeInclusive<u16>) -> Option<u16> {
+    let (low, high) = (*range.start(), *range.end());
+    field.parse(&format!("a status from {low} to {high}"), |text| match text.parse() {
+        Ok(status) if range.contains(&status) => Ok(status),
+        _ => Err(format!("`{text}` is not a status from {low} to {high}; write one of these")),
+    })
+}
+
+/// An answer to the sender of a stored event; what it does not say is as in `default`.
+pub fn respond(map: &Map<'_>, default: Respond) -> Respond {
+    let body = map.get("body").and_then(|field| field.text());
+    let content_type = map.get("content_type").and_then(|field| content_type(&field));
+    Respond {
+        status: map.get("status").and_then(|field| status(&field, 200..=299)).unwrap_or(default.status),
+        content_type: match (&body, content_type) {
+            (_, Some(content_type)) => content_type,
+            (Some(_), None) => HeaderValue::from_static("text/plain; charset=utf-8"),
+            (None, None) => default.content_type,
+        },
+        body: body.map(|text| text.value).or(default.body),
+    }
+}
+
+/// A path of a URL: what goes on the wire, so no spaces, no query.
+pub fn url_path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err(format!("`{text}` does not begin with `/`; write `/{text}`"));
+    }
+    if let Some(bad) =
+        text.chars().find(|char| !char.is_ascii_graphic() || matches!(char, '?' | '#' | '"' | '<' | '>' | '\\'))
+    {
+        return Err(format!("`{text}` has {bad:?} in it, which no path has; percent-encode it or leave it out"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A place: `header:X` or `json:/a/b`.
+pub fn place(text: &str) -> Result<Place, String> {
+    let text = text.trim();
+    if let Some(name) = text.strip_prefix("header:") {
+        return parse_header_name(name).map(Place::Header);
+    }
+    let Some(pointer) = text.strip_prefix("json:") else {
+        return Err(format!("`{text}` is not a place; write `header:NAME` or `json:/path/to/it`"));
+    };
+    let escapes_end = pointer.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
+    if pointer.starts_with('/') && escapes_end {
+        Ok(Place::Json(pointer.to_owned()))
+    } else {
+        Err(format!("`{pointer}` is not a JSON pointer; begin with `/`, and write `~0` for `~`, `~1` for `/` in a key"))
+    }
+}
+
+/// Places, the first that has something counts: `header:A | json:/id`.
+pub fn first_of(field: &Field<'_>) -> Option<FirstOf> {
+    field.parse("a place like `json:/id`", first_of_text)
+}
+
+fn first_of_text(text: &str) -> Result<FirstOf, String> {
+    text.split('|').map(place).collect::<Result<_, _>>().map(FirstOf)
+}
+
+/// What makes two requests one event: places, `signed` or `off`.
+pub fn key_rule(field: &Field<'_>) -> Option<KeyRule> {
+    if field.is_off() {
+        return Some(KeyRule::Off);
+    }
+    if !field.is_list() {
+        return field.parse("a place, `signed` or `off`", |text| match text {
+            "signed" => Ok(KeyRule::Signed),
+            _ => first_of_text(text).map(|first| KeyRule::Parts(vec![first])),
+        });
+    }
+    let parts: Vec<FirstOf> = field.list("`[json:/id, json:/time]`").iter().filter_map(first_of).collect();
+    if parts.is_empty() {
+        field.error("an empty list makes no key; write places, `signed` or `off`");
+        return None;
+    }
+    Some(KeyRule::Parts(parts))
+}

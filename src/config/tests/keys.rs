@@ -1,0 +1,206 @@
+//! The table of keys against the parser: what it shows is what is taken.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::keys::{self, Given, KEYS, Key, Kind, Shape, children};
+use crate::config::schema::{Document, defaults, json_schema};
+
+/// What cannot stand beside a key.
+const INSTEAD_OF: &[(&str, &[&str])] = &[
+    ("providers.*.verify.token", &["hmac"]),
+    ("providers.*.verify.any", &["hmac"]),
+    ("providers.*.verify.all", &["hmac"]),
+    ("sources.*.verify", &["provider", "secret"]),
+    ("sources.*.secrets", &["secret"]),
+    ("ingress.listen.tls", &[]),
+];
+
+/// Keys that another one needs beside it.
+const NEEDS: &[(&str, &str, &str)] = &[("admin.read_token", "admin.token", "${SECRET}")];
+
+fn yaml(text: &str) -> Value {
+    serde_yaml::from_str(text).unwrap()
+}
+
+/// `path` with names for its stars, those of [`WHOLE`].
+fn named(path: &str) -> Vec<String> {
+    let name = match path.split('.').next() {
+        Some("providers") => "acme",
+        Some("sources") => "hooks",
+        _ => "app",
+    };
+    path.split('.').map(|part| part.replace('*', name)).collect()
+}
+
+/// An example of `key` that stands for itself: names are those of [`WHOLE`], variables those of [`env`].
+fn example(key: &Key) -> Value {
+    let text = match key.path {
+        "providers" | "sources" | "destinations" | "providers.*" | "sources.*" | "destinations.*" => {
+            return Value::Null;
+        }
+        "sources.*.provider" => "acme".to_owned(),
+        "providers.*.verify.token" | "providers.*.verify.any" | "providers.*.verify.all" => key.example().to_owned(),
+        _ => key.example().replace("FOREBAY_ADMIN_TOKEN", "SECRET").replace("FOREBAY_READ_TOKEN", "SECRET"),
+    };
+    yaml(&text)
+}
+
+/// Puts `value` at `path`, making the mappings on the way, with what they require.
+fn put(root: &mut Value, path: &str, value: Value) {
+    let mut at = root;
+    let mut schema = String::new();
+    let parts: Vec<&str> = path.split('.').collect();
+    for (index, (part, name)) in parts.iter().zip(named(path)).enumerate() {
+        let above = schema.clone();
+        schema = if above.is_empty() { (*part).to_owned() } else { format!("{above}.{part}") };
+        if !at.is_object() {
+            *at = json!({});
+        }
+        let map = at.as_object_mut().unwrap();
+        for sibling in children(&above).filter(|key| matches!(key.given, Given::Required(_)) && key.path != schema) {
+            map.entry(sibling.name()).or_insert_with(|| example(sibling));
+        }
+        for (instead, gone) in INSTEAD_OF {
+            if *instead == schema {
+                gone.iter().for_each(|key| drop(map.remove(*key)));
+            }
+        }
+        let last = index + 1 == parts.len();
+        let shape = keys::find(&schema).map_or(Shape::One, |key| key.shape);
+        let slot = map.entry(name).or_insert(Value::Null);
+        if last {
+            *slot = value;
+            return;
+        }
+        if shape == Shape::One {
+            at = slot;
+        } else {
+            if !slot.is_array() || slot.as_array().unwrap().is_empty() {
+                *slot = json!([{}]);
+            }
+            at = slot.get_mut(0).unwrap();
+        }
+    }
+}
+
+/// A directory with the files that examples name.
+fn files() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let signed = rcgen::generate_simple_self_signed(vec!["hooks.example.com".to_owned()]).unwrap();
+    std::fs::create_dir(dir.path().join("tls")).unwrap();
+    std::fs::create_dir(dir.path().join("providers")).unwrap();
+    std::fs::write(dir.path().join("tls/hooks.crt"), signed.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("tls/hooks.key"), signed.signing_key.serialize_pem()).unwrap();
+    dir
+}
+
+fn base() -> Value {
+    let mut base = yaml(WHOLE);
+    for name in ["provider", "to"] {
+        assert!(base["sources"]["hooks"][name] != Value::Null);
+    }
+    base["sources"]["hooks"]["secret"] = json!("${SECRET}");
+    base
+}
+
+/// What is made of `value`: its settings as text, or the errors.
+fn made(value: &Value, dir: &Path) -> Result<String, Problems> {
+    parse_str("forebay.yaml", &value.to_string(), dir, &env).map(|(config, _)| format!("{config:?}"))
+}
+
+#[test]
+fn every_key_is_accepted() {
+    let dir = files();
+    for key in KEYS.iter().filter(|key| !example(key).is_null() || matches!(key.given, Given::Default(_))) {
+        let mut config = base();
+        for (needing, needed, value) in NEEDS {
+            if *needing == key.path {
+                put(&mut config, needed, yaml(value));
+            }
+        }
+        put(&mut config, key.path, example(key));
+        if let Err(problems) = made(&config, dir.path()) {
+            panic!("{}: {config:#}\n{problems}", key.path);
+        }
+    }
+}
+
+#[test]
+fn the_defaults_that_are_shown_are_those_that_are_taken() {
+    let dir = files();
+    for key in KEYS {
+        let Given::Default(text) = key.given else { continue };
+        let mut without = base();
+        put(&mut without, key.path, Value::Null);
+        let mut with = base();
+        put(&mut with, key.path, yaml(text));
+        assert_eq!(made(&with, dir.path()).unwrap(), made(&without, dir.path()).unwrap(), "{}: {text}", key.path);
+    }
+}
+
+#[test]
+fn a_default_that_is_changed_is_seen() {
+    let dir = files();
+    let plain = made(&base(), dir.path()).unwrap();
+    for (path, other) in [("ingress.limits.headers", "99"), ("destinations.*.retry.factor", "3"), ("log.level", "warn")]
+    {
+        let mut changed = base();
+        put(&mut changed, path, yaml(other));
+        assert_ne!(made(&changed, dir.path()).unwrap(), plain, "{path}");
+    }
+}
+
+#[test]
+fn the_page_of_defaults_is_yaml_that_has_every_key() {
+    let page: Value = serde_yaml::from_str(&defaults()).unwrap();
+    for key in KEYS {
+        let inside_other = KEYS.iter().any(|other| {
+            other.shape != Shape::One && key.path.starts_with(&format!("{}.", other.path))
+                || !matches!(other.kind, Kind::Section | Kind::Names)
+                    && key.path.starts_with(&format!("{}.", other.path))
+        });
+        if inside_other {
+            assert!(defaults().contains(&format!("#   {}: {}", key.name(), key.doc)), "{}", key.path);
+            continue;
+        }
+        let mut at = &page;
+        for part in key.path.split('.') {
+            at = at.get(if part == "*" { "NAME" } else { part }).unwrap_or_else(|| panic!("{} is missing", key.path));
+        }
+        if let Given::Default(text) = key.given {
+            assert_eq!(*at, yaml(text), "{}", key.path);
+        }
+    }
+}
+
+#[test]
+fn the_schema_has_every_key_and_allows_no_other() {
+    let schema = json_schema(Document::Config);
+    let limits = &schema["properties"]["ingress"]["properties"]["limits"];
+    assert_eq!(limits["additionalProperties"], json!(false));
+    assert_eq!(limits["properties"]["headers"]["default"], json!(100));
+    assert_eq!(schema["properties"]["sources"]["additionalProperties"]["required"], json!(["to"]));
+    assert_eq!(json_schema(Document::Preset)["required"], json!(["verify"]));
+    let text = schema.to_string();
+    for key in KEYS.iter().filter(|key| key.name() != "*") {
+        assert!(text.contains(&json!(key.doc).to_string().trim_matches('"').to_owned()), "{}", key.path);
+    }
+}
+
+#[test]
+fn the_documentation_has_every_key_with_its_default() {
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+    let of_presets = |key: &&Key| key.path.starts_with("providers.*");
+    let of_section = |key: &&Key| key.path.ends_with('*') || (key.kind == Kind::Section && key.shape == Shape::One);
+    for key in KEYS.iter().filter(|key| !of_presets(key) && !of_section(key) && key.kind != Kind::Names) {
+        let default = match key.given {
+            Given::Default(text) => format!("`{text}`"),
+            Given::Derived(how, _) => how.to_owned(),
+            Given::Optional(_) => "–".to_owned(),
+            Given::Required(_) => "required".to_owned(),
+        };
+        let row = format!("| `{}` | {default} | {}", key.path.replace('*', "NAME"), key.doc);
+        assert!(docs.contains(&row), "missing or stale: {row}");
+    }
+}
