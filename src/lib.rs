@@ -10,12 +10,14 @@
 //! - [`dispatch`]: **story 2**: one delivery, from journal to delivered or dead
 //! - [`ingress`], [`admin`]: the public and the private side
 //! - [`config`]: YAML into settings
-//! - app: settings into a running gateway
-//! - cli: the commands
+//! - [`app`]: settings into a running gateway
+//! - [`cli`]: the commands
 
 pub mod admin;
 pub mod admit;
+pub mod app;
 pub mod base;
+pub mod cli;
 pub mod config;
 pub mod deliver;
 pub mod dispatch;

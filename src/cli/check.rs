@@ -1,0 +1,114 @@
+//! `forebay check`: every problem of a config and its presets, with its place and its cure.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::config::{self, Problem, Problems, Severity};
+
+use super::environment;
+
+/// Checks a config and its presets, and says everything that is wrong.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The config.
+    file: Option<PathBuf>,
+    /// Print JSON for a program.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The exit code for a config that cannot be used.
+const BAD_CONFIG: u8 = 2;
+
+/// Checks the config: 0 where it can be used, 2 where it cannot.
+///
+/// # Errors
+/// The standard output cannot be written.
+pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
+    let file = args.file.as_deref().unwrap_or(config);
+    let problems = match config::load(file, &environment) {
+        Ok((_, warnings)) => warnings,
+        Err(Problems(problems)) => problems,
+    };
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let warnings = problems.len() - errors;
+    if args.json {
+        let list: Vec<_> = problems.iter().map(as_json).collect();
+        let report = json!({ "usable": errors == 0, "errors": errors, "warnings": warnings, "problems": list });
+        writeln!(std::io::stdout(), "{report:#}")?;
+    } else {
+        print(&problems)?;
+        let found = format!("{}, {}", counted(errors, "error"), counted(warnings, "warning"));
+        writeln!(std::io::stdout(), "{}: {found}", file.display())?;
+    }
+    super::hint_at_init(file);
+    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIG) })
+}
+
+/// Prints problems to the standard output: drawn for a terminal, a line each for a program.
+///
+/// # Errors
+/// The standard output cannot be written.
+pub fn print(problems: &[Problem]) -> std::io::Result<()> {
+    let mut out = anstream::stdout();
+    if !std::io::stdout().is_terminal() {
+        return problems.iter().try_for_each(|problem| writeln!(out, "{problem}"));
+    }
+    let mut texts: HashMap<&str, Option<String>> = HashMap::new();
+    for problem in problems {
+        let text = texts.entry(&problem.file).or_insert_with(|| fs::read_to_string(&*problem.file).ok());
+        writeln!(out, "{}\n", config::render(problem, text.as_deref()))?;
+    }
+    Ok(())
+}
+
+fn as_json(problem: &Problem) -> serde_json::Value {
+    json!({
+        "severity": match problem.severity { Severity::Error => "error", Severity::Warning => "warning" },
+        "file": &*problem.file,
+        "line": problem.place.line,
+        "column": problem.place.column,
+        "path": problem.path,
+        "message": problem.message,
+    })
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_that_cannot_be_used_ends_in_2() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("forebay.yaml");
+        for (text, code) in [("shutdown_grace: 5s\n", ExitCode::SUCCESS), ("shutdown_grace: 5\n", ExitCode::from(2))] {
+            fs::write(&file, text).unwrap();
+            for json in [false, true] {
+                assert_eq!(run(&Args { file: None, json }, &file).unwrap(), code, "{text}");
+            }
+        }
+        let file = dir.path().join("missing.yaml");
+        assert_eq!(run(&Args { file: None, json: false }, &file).unwrap(), ExitCode::from(2));
+    }
+
+    #[test]
+    fn a_program_gets_the_place_in_parts() {
+        let problems =
+            config::parse_str("a.yaml", "log: { levl: info }", std::path::Path::new(""), &|_| None).unwrap_err();
+        let wanted = json!({
+            "severity": "error", "file": "a.yaml", "line": 1, "column": 8, "path": "log.levl",
+            "message": "unknown key; did you mean `level`?",
+        });
+        let errors = problems.0.iter().filter(|problem| problem.severity == Severity::Error);
+        assert_eq!(errors.map(as_json).collect::<Vec<_>>(), [wanted]);
+    }
+}

@@ -1,0 +1,95 @@
+//! `forebay serve`: the gateway itself.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::app::{self, Ended, StartError};
+use crate::config::{Config, Problem};
+use crate::journal::log::OpenError;
+use crate::telemetry::logs;
+
+/// Runs the gateway until SIGTERM or SIGINT.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The config file, instead of `--config`
+    pub(super) file: Option<PathBuf>,
+}
+
+/// Runs the command with a config that has been read; `warnings` are what reading it brought up.
+///
+/// # Errors
+/// Why it could not start.
+pub fn run(config: Config, warnings: &[Problem]) -> anyhow::Result<ExitCode> {
+    logs::init(&config.log)?;
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok(); // an error means it is installed
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    raise_file_limit(config.ingress.limits.connections);
+    let (sources, destinations) = (config.sources.len(), config.destinations.len());
+    let ended = app::run(config, |addresses| {
+        let public: Vec<_> = addresses.ingress.iter().map(ToString::to_string).collect();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            ingress = public.join(","),
+            admin = %addresses.admin,
+            sources,
+            destinations,
+            "ready"
+        );
+    });
+    match ended {
+        Ok(Ended::Drained) => {
+            tracing::info!("stopped; everything under way was finished");
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Ended::CutShort) => {
+            tracing::warn!("stopped before everything under way was finished; what was acknowledged is kept");
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Ended::Failed) => {
+            tracing::error!("stopped because a part of the gateway failed; what was acknowledged is kept");
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => {
+            eprintln!("forebay: {}", whole(&error));
+            let locked = matches!(error, StartError::Journal(OpenError::Locked { .. }));
+            Ok(if locked { ExitCode::from(3) } else { ExitCode::FAILURE })
+        }
+    }
+}
+
+fn whole(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// Connections are files; the usual soft limit of 1024 would be met long before `limits.connections`.
+fn raise_file_limit(connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let wanted = connections as u64 + 1024; // journal, index, applications, admin
+    let soft = now.maximum.map_or(wanted, |hard| hard.min(wanted));
+    if now.current.is_some_and(|current| current < soft)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: now.maximum })
+    {
+        tracing::warn!(%error, "the limit on open files could not be raised");
+    }
+    if soft < wanted {
+        tracing::warn!(
+            open_files = soft,
+            wanted,
+            "open files are limited below ingress.limits.connections; raise `ulimit -n`"
+        );
+    }
+}

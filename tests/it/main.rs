@@ -1,0 +1,16 @@
+//! The built binary, tried from outside: each test states a promise that a user could read.
+//!
+//! One binary for all of them, so that they link once. `support` starts the gateway, an application and a sender.
+
+// A test that meets something it did not expect is to fail there and then.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+// The bans on `tokio::spawn` and the like are for the gateway.
+#![allow(clippy::disallowed_methods)]
+
+mod cli;
+mod crash;
+mod delivery;
+mod edge;
+mod full;
+mod intake;
+mod support;

@@ -1,0 +1,171 @@
+//! The built binary, started on free ports with a config of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use super::http::{Answer, Http};
+use super::{SECRET, sign};
+
+/// How long anything is waited for; only a broken gateway takes that long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running gateway. Dropped, it is killed.
+pub struct Gateway {
+    child: Child,
+    dir: TempDir,
+    log: watch::Receiver<Vec<String>>,
+    pub ingress: String,
+    pub admin: String,
+    pub http: Http,
+}
+
+/// The top of a config on free ports, with the journal in `dir`.
+pub fn head(dir: &Path) -> String {
+    format!(
+        "ingress: {{ listen: 127.0.0.1:0 }}\nadmin: {{ listen: 127.0.0.1:0 }}\n\
+         journal: {{ dir: {}, max_size: 256MiB }}\nlog: {{ format: json, level: debug }}\n",
+        dir.join("data").display()
+    )
+}
+
+/// One source, verified as GitHub's, to one application.
+pub fn github_to(app: &str) -> String {
+    format!(
+        "sources:\n  github: {{ path: /webhooks/github, provider: github, secret: \"${{GITHUB_WEBHOOK_SECRET}}\", to: [app] }}\n\
+         destinations:\n  app: {{ url: {app}/hooks/github, retry: {{ initial: 20ms, max: 100ms }}, breaker: {{ failures: 5, cooldown: 50ms }} }}\n"
+    )
+}
+
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.env_clear().env("GITHUB_WEBHOOK_SECRET", SECRET).env("NO_COLOR", "1");
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+impl Gateway {
+    /// Starts with [`head`] and `rest` as the config.
+    pub async fn start(rest: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("forebay.yaml");
+        std::fs::write(&config, format!("{}{rest}", head(dir.path()))).unwrap();
+        Self::start_in(dir).await
+    }
+
+    pub async fn start_in(dir: TempDir) -> Self {
+        let mut child = command()
+            .args(["serve", "-c"])
+            .arg(dir.path().join("forebay.yaml"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (sender, mut log) = watch::channel(Vec::new());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                sender.send_modify(|lines: &mut Vec<String>| lines.push(line));
+            }
+        });
+        let ready = |lines: &Vec<String>| lines.iter().any(|line| message(line) == "ready");
+        let found = tokio::time::timeout(PATIENCE, log.wait_for(ready)).await.map(|found| found.map(|l| l.clone()));
+        let Ok(Ok(lines)) = found else { panic!("the gateway did not start: {:#?}", *log.borrow()) };
+        let line = lines.iter().find(|line| message(line) == "ready").unwrap();
+        let facts: Value = serde_json::from_str(line).unwrap();
+        let address = |name: &str| format!("http://{}", field(&facts, name));
+        let (ingress, admin) = (address("ingress"), address("admin"));
+        Self { child, dir, log, ingress, admin, http: Http::new() }
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("forebay.yaml")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.log.borrow().clone()
+    }
+
+    /// kill -9: no drain, nothing flushed.
+    pub async fn kill(mut self) -> TempDir {
+        self.child.kill().await.unwrap();
+        self.dir
+    }
+
+    pub async fn kill_and_restart(self) -> Self {
+        Self::start_in(self.kill().await).await
+    }
+
+    /// SIGTERM; the exit code.
+    pub async fn terminate(mut self) -> (i32, TempDir) {
+        self.signal("TERM").await;
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
+        (status.code().unwrap_or(-1), self.dir)
+    }
+
+    pub async fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
+    /// Posts `body` as GitHub would, with the delivery id `id`.
+    pub async fn github(&self, id: &str, body: &[u8]) -> Answer {
+        self.try_github(id, body).await.expect("an answer")
+    }
+
+    pub async fn try_github(&self, id: &str, body: &[u8]) -> Option<Answer> {
+        let signature = sign(body);
+        let headers =
+            [("x-github-delivery", id), ("x-github-event", "push"), ("x-hub-signature-256", signature.as_str())];
+        let url = format!("{}/webhooks/github", self.ingress);
+        self.http.try_send(Method::POST, &url, &headers, body).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.http.get(&format!("{}{path}", self.admin)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &str) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.http.send(Method::POST, &format!("{}{path}", self.admin), &headers, body.as_bytes()).await
+    }
+
+    /// Waits until the event `id` has `status`, asking the API; gives it as the API shows it.
+    pub async fn event(&self, id: &str, status: &str) -> Value {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let event = self.get(&format!("/api/v1/events/{id}")).await.json();
+            if event["status"] == status {
+                return event;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "never {status}: {event:#}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The value of a metric, e.g. `forebay_requests_total{source="github",outcome="stored"}`; 0 if it is not there.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").await.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or(0.0)
+    }
+}
+
+fn message(line: &str) -> String {
+    serde_json::from_str::<Value>(line).map(|line| field(&line, "message")).unwrap_or_default()
+}
+
+fn field(line: &Value, name: &str) -> String {
+    let value = line.get(name).or_else(|| line.get("fields").and_then(|fields| fields.get(name)));
+    value.and_then(Value::as_str).unwrap_or_default().to_owned()
+}
