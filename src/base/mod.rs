@@ -1,11 +1,13 @@
 //! What every other module may use: the clock, secrets, units and the task set.
 
+mod chain;
 mod clock;
 mod name;
 mod secret;
 mod tasks;
 mod units;
 
+pub use chain::Chain;
 pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};
 pub use name::{Name, NameError};
 pub use secret::Secret;

@@ -1,10 +1,10 @@
 //! `forebay serve`: the gateway itself.
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::app::{self, Ended, StartError};
+use crate::base::Chain;
 use crate::config::{Config, Problem};
 use crate::journal::log::OpenError;
 use crate::telemetry::logs;
@@ -53,25 +53,11 @@ pub fn run(config: Config, warnings: &[Problem]) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
         Err(error) => {
-            eprintln!("forebay: {}", whole(&error));
+            eprintln!("forebay: {}", Chain(&error));
             let locked = matches!(error, StartError::Journal(OpenError::Locked { .. }));
             Ok(if locked { ExitCode::from(3) } else { ExitCode::FAILURE })
         }
     }
-}
-
-fn whole(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let said = inner.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 /// Connections are files; the usual soft limit of 1024 would be met long before `limits.connections`.

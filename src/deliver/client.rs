@@ -21,6 +21,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service};
 
 use super::{Destination, RetryAfter};
+use crate::base::Chain;
 
 /// How much of an answer is read before its connection is given up; the status counts all the same.
 const ANSWER_MAX: usize = 64 << 10;
@@ -155,7 +156,7 @@ async fn read(response: Response<Incoming>) -> Result<Reply, Failure> {
     let (mut kept, mut seen) = (BytesMut::new(), 0);
     while seen < ANSWER_MAX {
         let Some(frame) = body.frame().await else { break };
-        let frame = frame.map_err(|error| Failure { kind: FailureKind::Broken, detail: chain(&error) })?;
+        let frame = frame.map_err(|error| Failure { kind: FailureKind::Broken, detail: Chain(&error).to_string() })?;
         if let Some(bytes) = frame.data_ref() {
             let room = ANSWER_KEPT - kept.len();
             kept.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
@@ -167,20 +168,5 @@ async fn read(response: Response<Incoming>) -> Result<Reply, Failure> {
 
 fn failure(error: &legacy::Error) -> Failure {
     let kind = if error.is_connect() { FailureKind::Connect } else { FailureKind::Broken };
-    Failure { kind, detail: error.source().map_or_else(|| error.to_string(), chain) }
-}
-
-/// An error and what caused it, in one line. The outermost says only that something went wrong.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let said = inner.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = inner.source();
-    }
-    text
+    Failure { kind, detail: error.source().map_or_else(|| error.to_string(), |cause| Chain(cause).to_string()) }
 }

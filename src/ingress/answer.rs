@@ -21,6 +21,7 @@ use tower_http::trace::TraceLayer;
 use super::respond::{self, Answer, RequestId};
 use super::watch::Watch;
 use super::{Edge, Handler, strict};
+use crate::base::Chain;
 use crate::event::{Client, Head};
 use crate::intake::Inbound;
 use crate::telemetry::{Reason, RequestOutcome};
@@ -175,20 +176,5 @@ impl Asked {
             version: request.version(),
             with_body: !request.body().is_end_stream(),
         }
-    }
-}
-
-/// An error and what is behind it, in one line.
-struct Chain<'e>(&'e dyn Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut behind = self.0.source();
-        while let Some(error) = behind {
-            write!(f, ": {error}")?;
-            behind = error.source();
-        }
-        Ok(())
     }
 }

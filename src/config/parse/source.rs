@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use ipnet::IpNet;
 
 use crate::base::{ByteSize, Name, format_duration};
@@ -11,7 +11,7 @@ use crate::config::presets::{self, Presets};
 use crate::config::problems::{nearest, suggest};
 use crate::config::reader::{Field, Map};
 use crate::ingress;
-use crate::provider::{AnswerFacts, Check, EventFacts, KeyRule, Keyring, Preset, Respond, RetryFacts};
+use crate::provider::{Check, KeyRule, Keyring, Preset, Respond};
 use crate::source::{DedupeSettings, OnDead, Per, RateLimit, Route, SourceSettings, Tolerance};
 
 use super::paths::{Paths, host};
@@ -78,7 +78,7 @@ fn source(name: Name, map: &Map<'_>, routes: Option<Vec<Route>>, known: &Known<'
     let methods = map.get("methods").and_then(|field| values::methods(&field));
 
     let identity = identity(&name, map, known.presets);
-    let preset = identity.as_ref().map_or_else(|| Arc::new(unverified()), |(preset, _)| Arc::clone(preset));
+    let preset = identity.as_ref().map_or_else(|| Arc::new(Preset::none()), |(preset, _)| Arc::clone(preset));
     let tolerance = tolerance(map, &preset);
     let dedupe = dedupe(map, &preset, tolerance);
     let respond = respond(map, &preset);
@@ -131,7 +131,7 @@ fn identity(name: &Name, map: &Map<'_>, presets: &Presets) -> Option<(Arc<Preset
                 field.error("`verify: none` checks nothing, so this means nothing; take one of them away");
             }
             verify.warn(format!("nothing is checked: anybody who finds `{name}` can send to it"));
-            Some((Arc::new(unverified()), Keyring::default()))
+            Some((Arc::new(Preset::none()), Keyring::default()))
         }
         (Some(_), Some(verify)) => {
             verify.error("`provider` and `verify` both stand here; keep `provider` to check signatures");
@@ -165,24 +165,6 @@ fn unknown_provider(name: &str, outside: bool, presets: &Presets) -> String {
         None => "see `forebay providers list`, or write a preset under `providers`".to_owned(),
     };
     format!("there is no provider `{name}`; {cure}")
-}
-
-/// The preset of a source that says `verify: none`.
-fn unverified() -> Preset {
-    Preset {
-        name: Name::new("none").expect("`none` is a name"),
-        title: "None".to_owned(),
-        docs: String::new(),
-        aliases: Vec::new(),
-        secrets: Vec::new(),
-        methods: vec![Method::POST],
-        verify: Check::Nothing,
-        event: EventFacts { dedupe: Some(KeyRule::Off), ..EventFacts::default() },
-        answer: AnswerFacts::default(),
-        retries: RetryFacts { after_429: true, ..RetryFacts::default() },
-        redact: Vec::new(),
-        sample: None,
-    }
 }
 
 fn routes(map: &Map<'_>, destinations: &[Name]) -> Option<Vec<Route>> {

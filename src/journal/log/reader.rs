@@ -91,24 +91,39 @@ impl Reader {
             }
             (state.plan(lane, after), state.tail)
         };
-        let mut batch = PendingBatch { deliveries: Vec::new(), next: tail.max(after) };
+        let mut batch = PendingBatch::default();
+        let stopped = self.walk(plan, after, |reader, number, raw| {
+            reader.collect(&lane.destination, number, raw, &mut batch);
+            batch.deliveries.len() >= max
+        })?;
+        batch.next = stopped.unwrap_or(tail.max(after));
+        Ok(batch)
+    }
+
+    /// Shows `each` every record of `segments` from `after` on, until it has enough or much of the log was gone
+    /// through. Says where it stopped; none if it came to the end.
+    fn walk(
+        &mut self,
+        segments: Vec<(u32, u32)>,
+        after: Position,
+        mut each: impl FnMut(&Self, u32, RawRecord) -> bool,
+    ) -> Result<Option<Position>, JournalError> {
+        let (first, offset) = segment::split(after);
         let mut gone_through = 0;
-        for (number, end) in plan {
+        for (number, end) in segments {
             let Some(file) = self.file(number)? else { continue };
-            let from = if segment::split(after).0 == number { segment::split(after).1 } else { 0 };
+            let from = if first == number { offset } else { 0 };
             let mut scan = Scan::new(file, SegmentKey { store: self.store, number }, from, end, READ_AHEAD);
             while let Some(found) = scan.next().map_err(unreadable)? {
                 let Found::Record(raw) = found else { continue };
                 gone_through += u64::from(raw.end - raw.offset);
                 let next = segment::position(number, raw.end);
-                self.collect(&lane.destination, number, raw, &mut batch);
-                if batch.deliveries.len() >= max || gone_through >= SCAN_BYTES {
-                    batch.next = next;
-                    return Ok(batch);
+                if each(self, number, raw) || gone_through >= SCAN_BYTES {
+                    return Ok(Some(next));
                 }
             }
         }
-        Ok(batch)
+        Ok(None)
     }
 
     /// Adds the deliveries of one record that are `destination`'s and pending.
@@ -160,32 +175,19 @@ impl Reader {
             let oldest = state.segments.keys().next().filter(|oldest| **oldest > 1);
             (segments, oldest.map(|oldest| segment::position(*oldest, 0)), state.tail)
         };
-        let mut out = Changes { changes: Vec::new(), next: tail.max(after) };
-        let mut gone_through = 0;
-        for (number, end) in segments {
-            let Some(file) = self.file(number)? else { continue };
-            let from = if segment::split(after).0 == number { segment::split(after).1 } else { 0 };
-            let mut scan = Scan::new(file, SegmentKey { store: self.store, number }, from, end, READ_AHEAD);
-            while let Some(found) = scan.next().map_err(unreadable)? {
-                let Found::Record(raw) = found else { continue };
-                gone_through += u64::from(raw.end - raw.offset);
-                let at = segment::position(number, raw.offset);
-                let next = segment::position(number, raw.end);
-                if let Ok(record) = Record::decode(raw.kind, raw.payload) {
-                    out.changes.push(change(at, record));
-                }
-                if out.changes.len() >= max || gone_through >= SCAN_BYTES {
-                    out.next = next;
-                    return Ok(out);
-                }
+        let mut changes = Vec::new();
+        let stopped = self.walk(segments, after, |_, number, raw| {
+            if let Ok(record) = Record::decode(raw.kind, raw.payload) {
+                changes.push(change(segment::position(number, raw.offset), record));
             }
-        }
-        if let Some(oldest) = oldest.filter(|_| !out.changes.is_empty()) {
+            changes.len() >= max
+        })?;
+        if let Some(oldest) = oldest.filter(|_| stopped.is_none() && !changes.is_empty()) {
             // For a reader that lags: the records that told of what is gone may be gone as well by now. Said
             // last, when it has heard of everything that was copied forward.
-            out.changes.push(Change::Trimmed { from: Position::START, before: oldest });
+            changes.push(Change::Trimmed { from: Position::START, before: oldest });
         }
-        Ok(out)
+        Ok(Changes { changes, next: stopped.unwrap_or(tail.max(after)) })
     }
 
     fn end_of(&self, number: u32) -> Option<u32> {
