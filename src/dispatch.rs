@@ -2,7 +2,7 @@
 //!
 //! A lane is the deliveries of one destination. Its owner here takes them in append order, keeps up to the
 //! destination's concurrency under way, waits out retries, and leaves a destination alone that does not
-//! answer. It holds at most [`HELD_MAX`] deliveries; the rest of a backlog stays in the journal.
+//! answer. It holds at most `HELD_MAX` deliveries; the rest of a backlog stays in the journal.
 
 #[cfg(test)]
 mod tests;

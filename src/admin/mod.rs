@@ -1,7 +1,7 @@
 //! The private side: health, metrics, API (docs/admin-api.md).
 //!
-//! It listens on an address of its own. What needs a token takes [`access::MayRead`] or
-//! [`access::MayOperate`] in its handler's signature, so a handler without one of them is open on purpose.
+//! It listens on an address of its own. What needs a token takes `access::MayRead` or
+//! `access::MayOperate` in its handler's signature, so a handler without one of them is open on purpose.
 
 mod access;
 mod events;

@@ -5,7 +5,7 @@
 //! log/           segments: the truth  claims/    sealed claims      index/   derived, rebuildable
 //! ```
 //!
-//! One thread writes ([`writer`]), one reads ([`reader`]); [`state`] is what both know in memory.
+//! One thread writes (`writer`), one reads (`reader`); `state` is what both know in memory.
 
 mod claims;
 mod codec;
