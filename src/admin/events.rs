@@ -30,10 +30,7 @@ pub(super) async fn list<J: Journal>(
     Of(state): Of<Arc<State<J>>>,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
-    let filter = filter(List::Events, &pairs(parameters)?, state.clock.now())?;
-    let freshness = state.catch_up().await;
-    let page = state.index.list(filter).await?;
-    Ok(freshness.mark(Json(view::Items::from(page))))
+    page(&state, List::Events, parameters).await
 }
 
 /// One page of the events with a dead delivery.
@@ -42,9 +39,16 @@ pub(super) async fn dead_letters<J: Journal>(
     Of(state): Of<Arc<State<J>>>,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
-    let filter = filter(List::DeadLetters, &pairs(parameters)?, state.clock.now())?;
+    page(&state, List::DeadLetters, parameters).await
+}
+
+async fn page<J: Journal>(state: &State<J>, which: List, parameters: Parameters) -> Result<Response, Problem> {
+    let filter = filter(which, &pairs(parameters)?, state.clock.now())?;
     let freshness = state.catch_up().await;
-    let page = state.index.dead_letters(filter).await?;
+    let page = match which {
+        List::Events => state.index.list(filter).await?,
+        List::DeadLetters => state.index.dead_letters(filter).await?,
+    };
     Ok(freshness.mark(Json(view::Items::from(page))))
 }
 

@@ -6,6 +6,8 @@
 //! claims are sealed first, so they outlive their events. Pending deliveries are never let go of, whatever
 //! the clock says.
 
+use std::sync::atomic::Ordering;
+
 use super::RETRY_AFTER;
 use super::codec::Encoder;
 use super::commit::{Batch, Broken};
@@ -65,18 +67,22 @@ impl Writer {
     /// # Errors
     /// [`Broken`] if a copy could not be written.
     pub fn make_room(&mut self, bytes: u64, batch: &mut Batch) -> Result<bool, Broken> {
+        // Once through the log, at most: what was only copied forward would come round for ever.
+        let mut turns = self.state().segments.len();
         loop {
             let used = self.used() + batch.size();
             if used + bytes + self.limits.reserve() <= self.limits.max_bytes && self.disk_has_room() {
                 return Ok(true);
             }
-            if self.exhausted {
+            if self.exhausted || turns == 0 {
+                self.exhausted = true;
                 return Ok(false);
             }
+            turns -= 1;
             self.commit(batch)?;
             let everything = |segment: &Segment| segment.pending + segment.dead;
             let mut oldest = self.oldest_if_worth_it(|_| true, everything);
-            if oldest.is_none() && self.active.entries > 0 && self.state().segments.len() == 1 {
+            if oldest.is_none() && self.only_segment_has_events() {
                 self.roll()?; // all there is stands in the segment that is written to
                 oldest = self.oldest_if_worth_it(|_| true, everything);
             }
@@ -100,6 +106,12 @@ impl Writer {
             Err(_) => return, // `room` says why
         };
         self.gauges.set_room(room);
+    }
+
+    /// Whether all events there are stand in the segment that is written to.
+    fn only_segment_has_events(&self) -> bool {
+        let state = self.state();
+        state.segments.len() == 1 && state.segments.values().any(|segment| segment.events > 0)
     }
 
     fn disk_has_room(&self) -> bool {
@@ -153,10 +165,9 @@ impl Writer {
         self.log_bytes = self.log_bytes.saturating_sub(u64::from(end));
         self.state().remove_segment(number);
         if why == Why::Space {
-            self.metrics.journal().evicted(u64::from(events.saturating_sub(copied)));
-            self.gauges
-                .evicted
-                .fetch_add(u64::from(events.saturating_sub(copied)), std::sync::atomic::Ordering::Relaxed);
+            let gone = u64::from(events.saturating_sub(copied));
+            self.metrics.journal().evicted(gone);
+            self.gauges.evicted.fetch_add(gone, Ordering::Relaxed);
         }
         tracing::debug!(segment = number, events, copied, ?why, "segment let go");
         Ok(())

@@ -113,7 +113,9 @@ impl Writer {
                 Some(wait) => match tokio::time::timeout(wait, commands.recv_many(&mut taken, BATCH_MAX)).await {
                     Ok(count) => count,
                     Err(_elapsed) => {
+                        self.gauges.set_busy(true);
                         self.flush();
+                        self.gauges.set_busy(false);
                         continue;
                     }
                 },

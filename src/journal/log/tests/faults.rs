@@ -152,6 +152,7 @@ async fn a_dead_letter_counts_once_it_is_durable_and_an_outcome_soon_after() {
     journal.settle(&lane, outcome(ids[0], Verdict::Delivered)).await.unwrap(); // written, and that is enough
     let held = Arc::clone(&faults);
     tokio::task::spawn_blocking(move || held.until_one_is_held()).await.unwrap(); // and flushed by itself
+    assert_ne!(journal.shared.gauges.busy_since.load(Ordering::Relaxed), 0, "were it to hang, that would be seen");
     let (clone, lane) = (journal.clone(), lane.clone());
     let dead = outcome(ids[1], Verdict::Dead(DeadReason::GaveUp));
     let dies = tokio::runtime::Handle::current().spawn(async move { clone.settle(&lane, dead).await });
@@ -160,6 +161,29 @@ async fn a_dead_letter_counts_once_it_is_durable_and_an_outcome_soon_after() {
     faults.release_syncs();
     dies.await.unwrap().unwrap();
     assert_eq!(journal.stats().lanes[0].dead, 1);
+}
+
+/// Small records make much of a segment its frame, which is worth going through, and comes back with each copy.
+#[tokio::test]
+async fn a_short_disk_with_nothing_to_let_go_of_is_given_up_on() {
+    let (_dir, faults, _clock, journal) = on_failing_disk(64 << 20);
+    journal.append(entry(b"waits", None, &["app"])).await.unwrap();
+    faults.no_space.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        journal.trim(Retention::default()).await.unwrap();
+        assert!(matches!(journal.room(), Room::Full { .. }));
+    }
+    assert_eq!((journal.stats().lanes[0].pending, journal.stats().evicted), (1, 0));
+}
+
+/// All there is stands in the segment that is written to, and none of it was to be delivered.
+#[tokio::test]
+async fn a_short_disk_lets_go_of_the_only_segment_too() {
+    let (_dir, faults, _clock, journal) = on_failing_disk(64 << 20);
+    journal.append(entry(&[7; 16 << 10], None, &[])).await.unwrap();
+    faults.no_space.store(true, Ordering::SeqCst);
+    journal.trim(Retention::default()).await.unwrap();
+    assert_eq!(journal.stats().evicted, 1);
 }
 
 #[tokio::test]
