@@ -19,14 +19,13 @@ use crate::admin;
 use crate::admit::Budget;
 use crate::base::{Clock, Name, SystemClock, Tasks};
 use crate::config::{Config, presets};
-use crate::deliver::{Client, ClientError};
-use crate::dispatch::{Dispatch, Target};
+use crate::deliver::{ClientError, Target};
+use crate::dispatch::Dispatch;
 use crate::index::{Index, IndexError};
 use crate::ingress::{self, BindError, Edge, Listeners};
-use crate::intake::{Handle, Intake};
+use crate::intake::{Handle, Intake, Underway};
 use crate::journal::log::{self, LogJournal, OpenError};
-use crate::journal::{Journal, Retention};
-use crate::limit::Limiter;
+use crate::journal::{Journal, Pause, Retention};
 use crate::provider::{CompileError, Place};
 use crate::router::{RouteError, Router};
 use crate::source::{Bodies, Source};
@@ -158,6 +157,9 @@ impl Gateway {
 
         let (edge, work, admin) = (Tasks::new(), Tasks::new(), Tasks::new());
         let journal = LogJournal::open(&config.journal, Arc::clone(&clock), metrics.clone())?;
+        for target in journal.paused().iter().filter_map(|name| targets.get(name)) {
+            target.set_pause(Pause::Paused);
+        }
         let index = Index::open(&log::index_dir(&config.journal.dir), journal.identity(), journal.clone(), &work)?;
         work.spawn("retention", trim(journal.clone(), config.journal.retention, work.stopping()));
 
@@ -177,7 +179,15 @@ impl Gateway {
 
         let shared = Shared {
             edge: Edge::new(&config.ingress, Arc::clone(&clock), metrics.clone()),
-            intake: Handle(Arc::new(Intake { router, journal: journal.clone(), clock: Arc::clone(&clock), metrics })),
+            intake: Handle(Arc::new(Intake {
+                router,
+                journal: journal.clone(),
+                clock: Arc::clone(&clock),
+                metrics,
+                targets: Arc::clone(&targets),
+                tasks: edge.clone(),
+                underway: Underway::default(),
+            })),
             targets,
             clock,
             connections: edge.clone(),
@@ -307,14 +317,8 @@ fn sources(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<Source>>, Start
 fn targets(config: &Config, metrics: &Metrics) -> Result<HashMap<Name, Arc<Target>>, StartError> {
     let target = |destination: &crate::deliver::Destination| {
         let name = destination.name.clone();
-        let client = Client::new(destination);
-        let client = client.map_err(|error| StartError::Destination { destination: name.clone(), error })?;
-        let target = Target {
-            client,
-            limiter: destination.rate_limit.map(|rate| Limiter::new(rate, 1)),
-            metrics: metrics.destination(&name),
-            destination: destination.clone(),
-        };
+        let made = Target::new(destination.clone(), metrics.destination(&name), Pause::Resumed);
+        let target = made.map_err(|error| StartError::Destination { destination: name.clone(), error })?;
         Ok((name, Arc::new(target)))
     };
     config.destinations.iter().map(target).collect()

@@ -15,16 +15,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tower::Service;
 
 use crate::base::{Clock, Name, Tasks, UnixMillis};
-use crate::deliver::{self, Breaker, Client, Destination, Failure, FailureKind, Gate, Outbound, Reply, Tried};
-use crate::event::{Attempt, AttemptReason, DeadReason, DeliveryId};
-use crate::journal::{Journal, JournalError, Kept, Lane, Pending, PendingBatch, Position, Settled, Verdict};
-use crate::limit::Limiter;
-use crate::telemetry::{BreakerState, DeliveryOutcome, DestinationMetrics};
+use crate::deliver::{self, Asked, Keep, Outbound, Patience, Target, Turn};
+use crate::event::{AttemptReason, DeadReason, DeliveryId};
+use crate::journal::{Journal, JournalError, Lane, Pending, PendingBatch, Position, Settled, Verdict};
 
 /// Deliveries that one lane's owner holds: under way, ready, or waiting for a retry. Past this, first
 /// attempts wait until some of them are settled.
@@ -36,18 +34,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Before an event that could not be read is tried again.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(30);
-
-/// One destination, ready to be delivered to.
-pub struct Target {
-    /// What the config says of it.
-    pub destination: Destination,
-    /// The way there.
-    pub client: Client,
-    /// Its rate limit, if it has one.
-    pub limiter: Option<Limiter>,
-    /// What is counted of it.
-    pub metrics: Arc<DestinationMetrics>,
-}
 
 /// Delivers everything the journal has for the destinations in the config.
 ///
@@ -101,7 +87,8 @@ impl<J: Journal> Dispatch<J> {
             clock: Arc::clone(&self.clock),
             stopping: self.tasks.stopping(),
             tasks: self.tasks.clone(),
-            breaker: Breaker::new(target.destination.breaker, target.destination.concurrency),
+            line: None,
+            turn: None,
             held: HashMap::new(),
             ready: VecDeque::new(),
             waiting: BinaryHeap::new(),
@@ -122,7 +109,10 @@ struct Owner<J> {
     clock: Arc<dyn Clock>,
     stopping: CancellationToken,
     tasks: Tasks,
-    breaker: Breaker,
+    /// The place in line for a turn, while there is none.
+    line: Option<oneshot::Receiver<Turn>>,
+    /// A turn that the line came to.
+    turn: Option<Turn>,
     held: HashMap<DeliveryId, Held>,
     ready: VecDeque<Pending>,
     waiting: BinaryHeap<Reverse<Waiting>>,
@@ -141,12 +131,10 @@ struct Held {
     again: Option<Box<Pending>>,
 }
 
-/// What an attempt came to.
+/// What an attempt came to, and the delivery as it stands after it.
 struct Ended {
     pending: Pending,
     result: Result<Verdict, JournalError>,
-    /// Whether the destination answered sensibly, if it was asked at all.
-    healthy: Option<bool>,
 }
 
 impl<J: Journal> Owner<J> {
@@ -160,6 +148,7 @@ impl<J: Journal> Owner<J> {
                 biased;
                 () = stopping.cancelled() => break,
                 Some(ended) = self.under_way.next() => if self.ended(ended).is_lost() { return },
+                turn = granted(&mut self.line) => self.turn = turn,
                 fetched = fetched(&mut self.fetching) => if self.fetched(fetched).is_lost() { return },
                 () = tokio::time::sleep_until(wake) => self.wake(),
                 _ = look.tick() => self.look(),
@@ -201,6 +190,10 @@ impl<J: Journal> Owner<J> {
             return;
         }
         self.held.insert(pending.id, Held { since: pending.since, again: None });
+        if let Some(ends) = self.target.in_hand(pending.id) {
+            self.under_way.push(made_elsewhere(ends, pending, Arc::clone(&self.clock)).boxed());
+            return;
+        }
         match pending.not_before {
             Some(due) if due > self.clock.now() => self.wait(pending, due),
             _ => self.ready.push_back(pending),
@@ -227,50 +220,47 @@ impl<J: Journal> Owner<J> {
         }
     }
 
-    /// Begins attempts as far as concurrency, breaker and rate allow. Says when to look again.
+    /// Begins attempts as far as the destination has turns and its rate allows. Says when to look again.
     fn launch(&mut self) -> Instant {
         let now = Instant::now();
         let mut wake = now + Duration::from_secs(3600);
         if let Some(Reverse(first)) = self.waiting.peek() {
             wake = wake.min(first.until);
         }
-        while !self.ready.is_empty() {
+        while self.line.is_none() {
+            if self.ready.is_empty() {
+                self.turn = None;
+                return wake;
+            }
             if let Some(until) = self.not_before {
                 return wake.min(until);
             }
-            let at_most = match self.breaker.gate(now) {
-                Gate::Open { at_most } => at_most.min(self.target.destination.concurrency),
-                Gate::Probing => return wake,
-                Gate::Shut { until } => return wake.min(until),
+            let asked = self.turn.take().map_or_else(|| self.target.ask(Patience::Any), Asked::Granted);
+            let turn = match asked {
+                Asked::Granted(turn) => turn,
+                Asked::Line(line) => {
+                    self.line = Some(line);
+                    return wake;
+                }
+                Asked::Shut(until) => return wake.min(until),
+                Asked::Not(_) => return wake, // not said to those who wait for anything
             };
-            if self.under_way.len() >= at_most {
-                return wake;
-            }
-            if let Some(Err(wait)) = self.target.limiter.as_ref().map(Limiter::try_take) {
+            if let Err(wait) = self.target.take_rate() {
                 self.not_before = Some(now + wait);
                 return wake.min(now + wait);
             }
             let Some(pending) = self.ready.pop_front() else { return wake };
-            self.breaker.begun();
-            self.show_breaker(now);
             let (journal, lane) = (self.journal.clone(), self.lane.clone());
             let (target, clock) = (Arc::clone(&self.target), Arc::clone(&self.clock));
-            self.under_way.push(deliver(journal, lane, target, clock, pending).boxed());
+            self.under_way.push(deliver(journal, lane, target, clock, pending, turn).boxed());
         }
         wake
     }
 
     fn ended(&mut self, ended: Ended) -> Standing {
-        let Ended { mut pending, result, healthy } = ended;
-        let now = Instant::now();
-        match healthy {
-            Some(true) => self.breaker.succeeded(self.target.destination.concurrency),
-            Some(false) => self.breaker.failed(now),
-            None => self.breaker.not_begun(now),
-        }
-        self.show_breaker(now);
+        let Ended { pending, result } = ended;
         match result {
-            Ok(Verdict::Delivered | Verdict::Dead(_)) => {
+            Ok(Verdict::Delivered | Verdict::Dead(_) | Verdict::Refused) => {
                 let again = self.held.remove(&pending.id).and_then(|held| held.again);
                 // A cycle that began after this attempt is another one.
                 if let Some(again) = again.filter(|again| again.attempts_before > pending.attempts) {
@@ -279,8 +269,6 @@ impl<J: Journal> Owner<J> {
                 Standing::Ours
             }
             Ok(Verdict::RetryAt(due)) => {
-                pending.attempts += 1;
-                pending.reason = AttemptReason::Retry;
                 self.wait(pending, due);
                 Standing::Ours
             }
@@ -316,14 +304,6 @@ impl<J: Journal> Owner<J> {
         Standing::Ours
     }
 
-    fn show_breaker(&mut self, now: Instant) {
-        self.target.metrics.set_breaker(match self.breaker.gate(now) {
-            Gate::Open { .. } => BreakerState::Closed,
-            Gate::Probing => BreakerState::Probing,
-            Gate::Shut { .. } => BreakerState::Open,
-        });
-    }
-
     /// The oldest of a lane's deliveries are always among those held: they are fetched in order.
     fn look(&mut self) {
         let now = self.clock.now();
@@ -354,13 +334,29 @@ async fn fetched<T>(fetching: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
+/// Waits for the place in line to come up; forever without one. None when the line was sent away. Cancel-safe.
+async fn granted(line: &mut Option<oneshot::Receiver<Turn>>) -> Option<Turn> {
+    let Some(waits) = line else { return std::future::pending().await };
+    let turn = waits.await.ok();
+    *line = None;
+    turn
+}
+
+/// An attempt that the request path has under way: this delivery waits until it has ended and is recorded.
+async fn made_elsewhere(mut ends: watch::Receiver<Option<Verdict>>, pending: Pending, clock: Arc<dyn Clock>) -> Ended {
+    let verdict = ends.wait_for(Option::is_some).await.ok().and_then(|verdict| *verdict);
+    // Nobody could say how it ended: its outcome is unknown, and another one follows.
+    Ended { pending, result: Ok(verdict.unwrap_or_else(|| Verdict::RetryAt(clock.now()))) }
+}
+
 /// One attempt of one delivery: read the event, record that it begins, ask the application, record how it ended.
 async fn deliver<J: Journal>(
     journal: J,
     lane: Lane,
     target: Arc<Target>,
     clock: Arc<dyn Clock>,
-    pending: Pending,
+    mut pending: Pending,
+    turn: Turn,
 ) -> Ended {
     let kept = match journal.event(pending.event).await {
         Ok(Some(kept)) => kept,
@@ -369,37 +365,25 @@ async fn deliver<J: Journal>(
             let verdict = Verdict::Dead(DeadReason::Damaged);
             let settled = Settled { delivery: pending.id, attempt: None, verdict };
             let result = record(&journal, &lane, settled).await.map(|()| verdict);
-            return Ended { pending, result, healthy: None };
+            return Ended { pending, result };
         }
-        Err(error) => return Ended { pending, result: Err(error), healthy: None },
+        Err(error) => return Ended { pending, result: Err(error) },
     };
-    let number = pending.attempts + 1;
+    let (number, reason) = (pending.attempts + 1, pending.reason);
     if let Err(error) = journal.start(&lane, pending.id, number).await {
-        return Ended { pending, result: Err(error), healthy: None };
+        return Ended { pending, result: Err(error) };
     }
-    let (started_at, began) = (clock.now(), Instant::now());
-    let outcome = attempt(&target, &kept, &pending, number).await;
-    let took = began.elapsed();
-    let tried = Tried { attempts: number - pending.attempts_before, since: pending.since, now: clock.now() };
-    let verdict = deliver::judge(&target.destination.retry, &outcome, tried, fastrand::f64());
-    observe(&target, &pending, &outcome, verdict, tried, took);
-    let healthy = Some(is_healthy(&outcome));
-    let settled = Settled {
-        delivery: pending.id,
-        attempt: Some(described(outcome, number, pending.reason, started_at, took)),
-        verdict,
-    };
-    let result = record(&journal, &lane, settled).await.map(|()| verdict);
-    Ended { pending, result, healthy }
-}
-
-async fn attempt(target: &Target, kept: &Kept, pending: &Pending, number: u32) -> Result<Reply, Failure> {
     let route = kept.deliveries.get(usize::from(pending.id.index));
     let path = route.and_then(|route| route.path.as_deref());
-    let outbound = Outbound { event: &kept.event, delivery: pending.id, path, number, reason: pending.reason };
-    let request = deliver::request(&target.destination, outbound)
-        .map_err(|error| Failure { kind: FailureKind::Broken, detail: error.to_string() })?;
-    target.client.clone().call(request).await
+    let outbound = Outbound { event: &kept.event, delivery: pending.id, path, number, reason };
+    let made = deliver::attempt(&target, outbound, Keep::Start, clock).await;
+    let verdict = made.judge(&target, number - pending.attempts_before, pending.since);
+    made.observe(&target, pending.id, number, pending.since, verdict);
+    let settled = Settled { delivery: pending.id, attempt: Some(made.record(number, reason)), verdict };
+    (pending.attempts, pending.reason) = (number, AttemptReason::Retry);
+    let result = record(&journal, &lane, settled).await.map(|()| verdict);
+    turn.over(made.healthy());
+    Ended { pending, result }
 }
 
 /// Records an outcome, and waits while the disk is full: what the application has taken must not be forgotten.
@@ -408,56 +392,6 @@ async fn record<J: Journal>(journal: &J, lane: &Lane, settled: Settled) -> Resul
         match journal.settle(lane, settled.clone()).await {
             Err(JournalError::Full) => tokio::time::sleep(PAUSE).await,
             done => return done,
-        }
-    }
-}
-
-/// Whether the application is well: it answered, and not with what says that it is overloaded or broken.
-fn is_healthy(outcome: &Result<Reply, Failure>) -> bool {
-    outcome.as_ref().is_ok_and(|reply| reply.status < 500 && reply.status != 429)
-}
-
-fn described(
-    outcome: Result<Reply, Failure>,
-    number: u32,
-    reason: AttemptReason,
-    started_at: UnixMillis,
-    took: Duration,
-) -> Attempt {
-    let (status, error, answer) = match outcome {
-        Ok(reply) => (Some(reply.status), None, reply.answer),
-        Err(failure) => (None, Some(failure.to_string().into_boxed_str()), bytes::Bytes::new()),
-    };
-    Attempt { number, reason, started_at, took, status, error, answer }
-}
-
-fn observe(
-    target: &Target,
-    pending: &Pending,
-    outcome: &Result<Reply, Failure>,
-    verdict: Verdict,
-    tried: Tried,
-    took: Duration,
-) {
-    let metrics = &target.metrics;
-    let said = || match outcome {
-        Ok(reply) => format!("status {}", reply.status),
-        Err(failure) => failure.to_string(),
-    };
-    let (destination, delivery) = (&target.destination.name, pending.id);
-    match verdict {
-        Verdict::Delivered => {
-            metrics.attempted(DeliveryOutcome::Delivered, took);
-            metrics.delivered_after(tried.now.since(pending.since));
-            tracing::debug!(%destination, %delivery, attempt = pending.attempts + 1, "delivered");
-        }
-        Verdict::RetryAt(due) => {
-            metrics.attempted(DeliveryOutcome::Retry, took);
-            tracing::info!(%destination, %delivery, attempt = pending.attempts + 1, outcome = said(), retry_at = %due, "attempt failed");
-        }
-        Verdict::Dead(why) => {
-            metrics.attempted(DeliveryOutcome::Dead, took);
-            tracing::warn!(%destination, %delivery, attempt = pending.attempts + 1, outcome = said(), reason = why.as_str(), "delivery given up: a dead letter");
         }
     }
 }

@@ -261,9 +261,14 @@ pub enum DeliveryStatus {
     Delivered,
     /// Given up; kept until replayed or past retention.
     Dead,
+    /// The application answered the sender itself, with a 4xx: nobody waits for it any more.
+    Refused,
 }
 
 impl DeliveryStatus {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Dead, Self::Refused];
+
     /// The word in the API, the index and the metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -271,6 +276,7 @@ impl DeliveryStatus {
             Self::Pending => "pending",
             Self::Delivered => "delivered",
             Self::Dead => "dead",
+            Self::Refused => "refused",
         }
     }
 }

@@ -159,21 +159,27 @@ impl Source {
         Ok(())
     }
 
-    /// What is to be kept of an event: itself, its claim, and a delivery for each route.
+    /// The claim of an event on its key; none if nothing makes another request the same event.
     #[must_use]
-    pub fn entry(&self, event: VerifiedEvent, lease: Lease, now: UnixMillis) -> Entry {
+    pub fn claim(&self, event: &VerifiedEvent, now: UnixMillis) -> Option<Claim> {
         let dedupe = &self.settings.dedupe;
-        let claim = event.dedupe().map(|found| Claim {
+        event.dedupe().map(|found| Claim {
             key: found.key,
             fingerprint: found.fingerprint,
             until: now.plus(dedupe.window),
             rearms: dedupe.on_dead == OnDead::Requeue,
-        });
+        })
+    }
+
+    /// What is to be kept of an event: itself, its claim, and a delivery for each route.
+    #[must_use]
+    pub fn entry(&self, event: VerifiedEvent, claim: Option<Claim>, lease: Lease) -> Entry {
         let delivery = |route: &Route| NewDelivery {
             destination: route.destination.clone(),
             path: route.path.as_deref().map(Box::from),
         };
-        Entry { claim, deliveries: self.settings.routes.iter().map(delivery).collect(), event, lease: Some(lease) }
+        let deliveries = self.settings.routes.iter().map(delivery).collect();
+        Entry { claim, deliveries, event, attempt: None, relayed: None, lease: Some(lease) }
     }
 }
 
@@ -194,6 +200,8 @@ pub struct SourceSettings {
     pub keyring: Keyring,
     /// How far a signed timestamp may be from now.
     pub tolerance: Tolerance,
+    /// Who answers.
+    pub mode: Mode,
     /// From the complete head to our answer, at most.
     pub deadline: Duration,
     /// The largest body.
@@ -208,6 +216,15 @@ pub struct SourceSettings {
     pub respond: Respond,
     /// Where its events go.
     pub routes: Vec<Route>,
+}
+
+/// Who answers a source's verified requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The gateway, once the event is durable.
+    Store,
+    /// The application behind the first route, while it can; the gateway otherwise. There is at least one route.
+    Proxy,
 }
 
 /// A limit on a source's requests.

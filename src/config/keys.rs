@@ -291,7 +291,7 @@ pub const KEYS: &[Key] = &[
     key("sources.*.secrets.value", Secret, Required("${OLD_SECRET}"), "A secret."),
     key("sources.*.secrets.not_after", Moment, Optional("2027-01-01"), "The last day (UTC) or moment at which it is good."),
     key("sources.*.tolerance", Duration, Derived("the preset's", "5m"), "How far a signed time may be from now; off must be spelled out.").or_off(),
-    key("sources.*.mode", OneOf(&["store"]), Default("store"), "store: kept, answered, then delivered."),
+    key("sources.*.mode", OneOf(&["store", "proxy"]), Default("store"), "store: kept, answered, then delivered. proxy: the application answers while it can."),
     key("sources.*.deadline", Duration, Derived("0.8 × what the provider waits, else 8s", "8s"), "From the complete head of a request to our answer."),
     key("sources.*.body_limit", Size, Default("1MiB"), "The largest body."),
     key("sources.*.allow_ips", Network, Optional("[140.82.112.0/20]"), "Who may send; everybody if absent.").many(List).or_off(),

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::RETRY_AFTER;
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
@@ -27,6 +27,8 @@ use crate::base::Chain;
 const ANSWER_MAX: usize = 64 << 10;
 /// How much of an answer is kept.
 const ANSWER_KEPT: usize = 1 << 10;
+/// The longest answer that is relayed.
+const WHOLE_MAX: usize = 1 << 20;
 /// How long an idle connection to an application is kept.
 const IDLE: Duration = Duration::from_secs(60);
 /// The largest head of an answer.
@@ -39,6 +41,16 @@ const HEAD_MAX: usize = 16 << 10;
 pub struct Client {
     pool: legacy::Client<Connector, Full<Bytes>>,
     timeout: Duration,
+    keep: Keep,
+}
+
+/// What is kept of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Its first KiB, for whoever looks at the attempt.
+    Start,
+    /// All of it, for the sender, if it is no longer than 1 MiB.
+    Whole,
 }
 
 type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
@@ -57,6 +69,17 @@ pub struct Reply {
     pub retry_after: Option<RetryAfter>,
     /// The first KiB of the body.
     pub answer: Bytes,
+    /// All of it, if that was asked for and it is not too long.
+    pub whole: Option<Whole>,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
 }
 
 /// No answer, or not a whole one.
@@ -118,7 +141,13 @@ impl Client {
             .pool_max_idle_per_host(destination.concurrency)
             .http1_max_buf_size(HEAD_MAX)
             .build(connector);
-        Ok(Self { pool, timeout: destination.timeout })
+        Ok(Self { pool, timeout: destination.timeout, keep: Keep::Start })
+    }
+
+    /// The same client, which keeps `keep` of its answers.
+    #[must_use]
+    pub fn keeping(&self, keep: Keep) -> Self {
+        Self { keep, ..self.clone() }
     }
 }
 
@@ -133,11 +162,11 @@ impl Service<Request<Full<Bytes>>> for Client {
     }
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
-        let (answer, timeout) = (self.pool.request(request), self.timeout);
+        let (answer, timeout, keep) = (self.pool.request(request), self.timeout, self.keep);
         async move {
             let whole = async {
                 let response = answer.await.map_err(|error| failure(&error))?;
-                read(response).await
+                read(response, keep).await
             };
             tokio::time::timeout(timeout, whole).await.unwrap_or_else(|_elapsed| {
                 let detail = format!("no complete answer within {}", crate::base::format_duration(timeout));
@@ -148,22 +177,28 @@ impl Service<Request<Full<Bytes>>> for Client {
     }
 }
 
-async fn read(response: Response<Incoming>) -> Result<Reply, Failure> {
-    let status = response.status().as_u16();
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+async fn read(response: Response<Incoming>, keep: Keep) -> Result<Reply, Failure> {
+    let (parts, mut body) = response.into_parts();
+    let retry_after = parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(RetryAfter::parse);
-    let mut body = response.into_body();
+    let (enough, kept_max) = match keep {
+        Keep::Start => (ANSWER_MAX, ANSWER_KEPT),
+        Keep::Whole => (WHOLE_MAX + 1, WHOLE_MAX),
+    };
     let (mut kept, mut seen) = (BytesMut::new(), 0);
-    while seen < ANSWER_MAX {
+    while seen < enough {
         let Some(frame) = body.frame().await else { break };
         let frame = frame.map_err(|error| Failure { kind: FailureKind::Broken, detail: Chain(&error).to_string() })?;
         if let Some(bytes) = frame.data_ref() {
-            let room = ANSWER_KEPT - kept.len();
+            let room = kept_max - kept.len();
             kept.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
             seen += bytes.len();
         }
     }
-    Ok(Reply { status, retry_after, answer: kept.freeze() })
+    let body = kept.freeze();
+    let answer = Bytes::copy_from_slice(body.get(..ANSWER_KEPT.min(body.len())).unwrap_or_default());
+    let whole = (keep == Keep::Whole && seen <= WHOLE_MAX).then_some(Whole { headers: parts.headers, body });
+    Ok(Reply { status: parts.status.as_u16(), retry_after, answer, whole })
 }
 
 fn failure(error: &legacy::Error) -> Failure {

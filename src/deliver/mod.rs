@@ -1,13 +1,17 @@
 //! The way out to an application: what is sent, what came of it, and when to try again.
 
+mod attempt;
 mod breaker;
 mod client;
 mod request;
 mod retry;
 mod settings;
+mod target;
 
+pub use attempt::{Made, attempt};
 pub use breaker::{Breaker, Gate};
-pub use client::{Client, ClientError, Failure, FailureKind, Reply};
-pub use request::{Outbound, TargetError, check_path, request};
+pub use client::{Client, ClientError, Failure, FailureKind, Keep, Reply, Whole};
+pub use request::{Outbound, TargetError, check_path, relayed, request};
 pub use retry::{RetryAfter, Tried, judge};
 pub use settings::{BreakerPolicy, Destination, HeaderEdits, Jitter, RetryPolicy};
+pub use target::{Asked, Healthy, InHand, Patience, Target, Turn, Wait};

@@ -32,8 +32,8 @@ pub struct Outbound<'a> {
 #[error("the route's path and the event's query do not make a URL: {0}")]
 pub struct TargetError(#[from] http::Error);
 
-/// Connection-bound headers (RFC 9110, section 7.6.1), what the request is framed by, and what is set anew.
-const NOT_FORWARDED: [HeaderName; 15] = [
+/// What belongs to one connection (RFC 9110, section 7.6.1), and what a message is framed by.
+const CONNECTION_BOUND: [HeaderName; 10] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -43,13 +43,33 @@ const NOT_FORWARDED: [HeaderName; 15] = [
     TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
-    EXPECT,
-    HOST,
     CONTENT_LENGTH,
-    FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
 ];
+
+/// What else an application is not sent as it came: it is set anew, or means nothing further on.
+const NOT_FORWARDED: [HeaderName; 5] =
+    [EXPECT, HOST, FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-forwarded-host")];
+
+/// Of an application's answer, the headers that go on to the sender: all but those of the connection and ours.
+#[must_use]
+pub fn relayed(answer: &HeaderMap) -> HeaderMap {
+    let named = named_by_connection(answer.iter());
+    let goes_on = |name: &HeaderName| {
+        !CONNECTION_BOUND.contains(name) && !named.contains(name) && !name.as_str().starts_with("forebay-")
+    };
+    let headers = answer.iter().filter(|(name, _)| goes_on(name));
+    headers.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// The headers that `Connection` says are the connection's as well.
+fn named_by_connection<'h>(headers: impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)>) -> Vec<HeaderName> {
+    headers
+        .filter(|(name, _)| *name == CONNECTION)
+        .filter_map(|(_, value)| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect()
+}
 
 /// Builds the request of one attempt. The body is the event's, byte for byte.
 ///
@@ -91,16 +111,9 @@ pub fn check_path(path: &str) -> Result<(), TargetError> {
 }
 
 fn forward(event: &Event, headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = event
-        .headers
-        .iter()
-        .filter(|(name, _)| *name == CONNECTION)
-        .filter_map(|(_, value)| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
+    let named = named_by_connection(event.headers.iter().map(|(name, value)| (name, value)));
     for (name, value) in &event.headers {
-        if !NOT_FORWARDED.contains(name) && !named.contains(name) {
+        if !CONNECTION_BOUND.contains(name) && !NOT_FORWARDED.contains(name) && !named.contains(name) {
             headers.append(name.clone(), value.clone());
         }
     }

@@ -96,7 +96,7 @@ mod tests {
     }
 
     fn reply(status: u16, retry_after: Option<&str>) -> Result<Reply, Failure> {
-        Ok(Reply { status, retry_after: retry_after.and_then(RetryAfter::parse), answer: Bytes::new() })
+        Ok(Reply { status, retry_after: retry_after.and_then(RetryAfter::parse), answer: Bytes::new(), whole: None })
     }
 
     fn after(outcome: &Result<Reply, Failure>, attempts: u32, random: f64) -> Verdict {

@@ -1,9 +1,9 @@
 use super::*;
 use crate::base::{ByteSize, ManualClock};
-use crate::deliver::{BreakerPolicy, HeaderEdits, RetryPolicy};
+use crate::deliver::{BreakerPolicy, Destination, HeaderEdits, RetryPolicy};
 use crate::event::EventId;
 use crate::journal::log::LogJournal;
-use crate::journal::{Located, Retention, Settings};
+use crate::journal::{Located, Pause, Retention, Settings};
 use crate::telemetry::Metrics;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -27,13 +27,9 @@ fn owner(dir: &std::path::Path) -> Owner<LogJournal> {
     Owner {
         journal: LogJournal::open(&settings, Arc::clone(&clock), metrics.clone()).unwrap(),
         lane: Lane { destination: name.clone(), slot: 0, epoch: 1 },
-        breaker: Breaker::new(destination.breaker, destination.concurrency),
-        target: Arc::new(Target {
-            client: Client::new(&destination).unwrap(),
-            limiter: None,
-            metrics: metrics.destination(&name),
-            destination,
-        }),
+        line: None,
+        turn: None,
+        target: Arc::new(Target::new(destination, metrics.destination(&name), Pause::Resumed).unwrap()),
         clock,
         stopping: CancellationToken::new(),
         tasks: Tasks::new(),
@@ -99,13 +95,13 @@ async fn a_delivery_that_is_rearmed_before_its_owner_knows_that_it_ended_is_take
     let under_way = owner.ready.pop_front().unwrap();
     owner.hold(waiting(1, None)); // read again from the log: the same cycle
     owner.hold(Pending { attempts: 2, attempts_before: 2, reason: AttemptReason::Replay, ..first });
-    owner.ended(Ended { pending: under_way, result: Ok(Verdict::Dead(DeadReason::TooManyAttempts)), healthy: None });
+    owner.ended(Ended { pending: under_way, result: Ok(Verdict::Dead(DeadReason::TooManyAttempts)) });
     assert_eq!(owner.ready.pop_front().map(|pending| pending.reason), Some(AttemptReason::Replay));
 
     owner.hold(waiting(2, None));
     let under_way = owner.ready.pop_front().unwrap();
     owner.hold(waiting(2, None));
-    owner.ended(Ended { pending: under_way, result: Ok(Verdict::Delivered), healthy: Some(true) });
+    owner.ended(Ended { pending: under_way, result: Ok(Verdict::Delivered) });
     assert!(owner.ready.is_empty(), "the same cycle is not gone through twice");
 }
 
@@ -117,6 +113,6 @@ async fn an_event_that_cannot_be_read_holds_up_no_other() {
     owner.hold(waiting(2, None));
     let under_way = owner.ready.pop_front().unwrap();
     let error = JournalError::Read("input/output error".into());
-    assert_eq!(owner.ended(Ended { pending: under_way, result: Err(error), healthy: None }), Standing::Ours);
+    assert_eq!(owner.ended(Ended { pending: under_way, result: Err(error) }), Standing::Ours);
     assert_eq!((owner.ready.len(), owner.waiting.len(), owner.not_before), (1, 1, None));
 }

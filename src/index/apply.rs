@@ -140,6 +140,7 @@ fn settle(tx: &Transaction<'_>, settled: &Settled) -> rusqlite::Result<()> {
         Verdict::Delivered => (DeliveryStatus::Delivered, None, None),
         Verdict::RetryAt(at) => (DeliveryStatus::Pending, Some(at.0), None),
         Verdict::Dead(why) => (DeliveryStatus::Dead, None, Some(why.as_str())),
+        Verdict::Refused => (DeliveryStatus::Refused, None, None),
     };
     let sql = "UPDATE deliveries SET status = ?3, next_attempt_at = ?4, dead_reason = ?5 WHERE event = ?1 AND idx = ?2";
     let known =

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use crate::base::{Name, UnixMillis};
 use crate::event::{Attempt, AttemptReason, Client, DeadReason, DeliveryId, DeliveryStatus, Event, EventId, Proof};
 use crate::journal::{
-    AppendError, Appended, Change, Changes, DeliveryState, Entry, Journal, JournalError, Kept, Lane, Located,
-    PendingBatch, Position, Rearm, Retention, Room, Settled, Verdict,
+    AppendError, Appended, Change, Changes, Claim, DeliveryState, Entry, Journal, JournalError, Kept, Lane, Located,
+    Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Settled, Sync, Verdict,
 };
 
 /// When the first scripted event comes.
@@ -138,7 +138,23 @@ impl Journal for Script {
         self.state().room.clone()
     }
 
-    async fn append(&self, _: Entry) -> Result<Appended, AppendError> {
+    async fn reserve(&self, _: &Claim) -> Result<Reserved, AppendError> {
+        Err(AppendError::Closed)
+    }
+
+    async fn report(&self, _: Settled) -> Result<(), JournalError> {
+        Err(JournalError::Closed)
+    }
+
+    async fn pause(&self, _: &Name, _: Pause) -> Result<(), JournalError> {
+        Err(JournalError::Closed)
+    }
+
+    fn paused(&self) -> std::collections::BTreeSet<Name> {
+        std::collections::BTreeSet::new()
+    }
+
+    async fn append(&self, _: Entry, _: Sync) -> Result<Appended, AppendError> {
         Err(AppendError::Closed)
     }
 
@@ -174,6 +190,7 @@ impl Journal for Script {
                 Change::Settled(settled) => match settled.verdict {
                     Verdict::Delivered => (settled.delivery, DeliveryStatus::Delivered),
                     Verdict::Dead(_) => (settled.delivery, DeliveryStatus::Dead),
+                    Verdict::Refused => (settled.delivery, DeliveryStatus::Refused),
                     Verdict::RetryAt(_) => (settled.delivery, DeliveryStatus::Pending),
                 },
                 Change::Rearmed { delivery, .. } => (*delivery, DeliveryStatus::Pending),
@@ -200,7 +217,7 @@ impl Journal for Script {
 
     async fn event(&self, at: Located) -> Result<Option<Kept>, JournalError> {
         let event = self.state().events.get(&at.id).cloned();
-        Ok(event.map(|event| Kept { event, deliveries: Vec::new() }))
+        Ok(event.map(|event| Kept { event, deliveries: Vec::new(), relayed: None }))
     }
 
     fn changes(&self, after: Position, max: usize) -> impl Future<Output = Result<Changes, JournalError>> + Send {

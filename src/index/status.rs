@@ -18,16 +18,19 @@ pub enum EventStatus {
     Unrouted,
     /// Its source sends nowhere: it is kept to be looked at.
     Captured,
+    /// The application answered its sender with a 4xx, in proxy mode.
+    RefusedByApp,
 }
 
 /// A text that is not an [`EventStatus`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a status: they are dead, pending, delivered, unrouted and captured")]
+#[error("not a status: they are dead, pending, delivered, unrouted, captured and refused_by_app")]
 pub struct StatusError;
 
 impl EventStatus {
     /// Every status, worst first.
-    pub const ALL: [Self; 5] = [Self::Dead, Self::Pending, Self::Delivered, Self::Unrouted, Self::Captured];
+    pub const ALL: [Self; 6] =
+        [Self::Dead, Self::Pending, Self::Delivered, Self::Unrouted, Self::Captured, Self::RefusedByApp];
 
     /// The status of an event with these deliveries.
     ///
@@ -38,6 +41,7 @@ impl EventStatus {
             DeliveryStatus::Dead => Self::Dead,
             DeliveryStatus::Pending => Self::Pending,
             DeliveryStatus::Delivered => Self::Delivered,
+            DeliveryStatus::Refused => Self::RefusedByApp,
         });
         each.min().unwrap_or(Self::Captured)
     }
@@ -51,6 +55,7 @@ impl EventStatus {
             Self::Delivered => "delivered",
             Self::Unrouted => "unrouted",
             Self::Captured => "captured",
+            Self::RefusedByApp => "refused_by_app",
         }
     }
 }
@@ -71,8 +76,7 @@ impl FromStr for EventStatus {
 
 /// The delivery status that prints as `text`.
 pub(super) fn delivery_status(text: &str) -> Option<DeliveryStatus> {
-    let all = [DeliveryStatus::Pending, DeliveryStatus::Delivered, DeliveryStatus::Dead];
-    all.into_iter().find(|status| status.as_str() == text)
+    DeliveryStatus::ALL.into_iter().find(|status| status.as_str() == text)
 }
 
 #[cfg(test)]

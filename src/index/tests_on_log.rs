@@ -10,7 +10,9 @@ use super::*;
 use crate::base::{ByteSize, Clock, ManualClock, UnixMillis};
 use crate::event::{Attempt, AttemptReason, DeadReason, DedupeKey, DeliveryStatus, Event};
 use crate::journal::log::{self, LogJournal};
-use crate::journal::{Appended, Claim, Entry, NewDelivery, Position, Rearm, Retention, Settings, Settled, Verdict};
+use crate::journal::{
+    Appended, Claim, Entry, NewDelivery, Position, Rearm, Retention, Settings, Settled, Sync, Verdict,
+};
 use crate::provider::VerifiedEvent;
 use crate::telemetry::Metrics;
 
@@ -48,7 +50,17 @@ impl Bench {
         let to = |name: &&str| NewDelivery { destination: name_of(name), path: None };
         let deliveries = destinations.iter().map(to).collect();
         self.journal
-            .append(Entry { event: VerifiedEvent::assumed(event), claim, deliveries, lease: None })
+            .append(
+                Entry {
+                    event: VerifiedEvent::assumed(event),
+                    claim,
+                    deliveries,
+                    attempt: None,
+                    relayed: None,
+                    lease: None,
+                },
+                Sync::Durable,
+            )
             .await
             .unwrap()
     }

@@ -10,12 +10,14 @@ use http_body_util::{Either, Full};
 
 use super::strict::Fault;
 use crate::admit::Denied;
-use crate::intake::{Receipt, Refusal};
+use crate::event::EventId;
+use crate::intake::{Again, Buffered, Receipt, Refusal};
 use crate::journal::AppendError;
 use crate::limit::OverLimit;
 
 static EVENT_ID: HeaderName = HeaderName::from_static("forebay-event-id");
 static DUPLICATE: HeaderName = HeaderName::from_static("forebay-duplicate");
+static BUFFERED: HeaderName = HeaderName::from_static("forebay-buffered");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// RateLimit header fields, draft-ietf-httpapi-ratelimit-headers-10.
 static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -29,20 +31,37 @@ const LATER: Duration = Duration::from_secs(30);
 /// What a sender is told when it went well.
 pub(super) fn receipt(receipt: Receipt) -> Response<Full<Bytes>> {
     match receipt {
-        Receipt::Stored { id, duplicate, status, body, content_type } => {
-            let mut response = Response::new(Full::new(body));
-            *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+        Receipt::Stored { id, again, buffered, status, body, content_type } => {
+            let mut response = about(id, again, status, body);
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, content_type);
-            if let Ok(id) = HeaderValue::try_from(id.to_string()) {
-                headers.insert(EVENT_ID.clone(), id);
+            if buffered == Buffered::Yes {
+                headers.insert(BUFFERED.clone(), HeaderValue::from_static("true"));
             }
-            if duplicate {
-                headers.insert(DUPLICATE.clone(), HeaderValue::from_static("true"));
+            response
+        }
+        Receipt::Relayed { id, again, status, headers, body } => {
+            let mut response = about(id, again, status, body);
+            for (name, value) in &headers {
+                response.headers_mut().append(name.clone(), value.clone());
             }
             response
         }
     }
+}
+
+/// An answer about the event `id`.
+fn about(id: EventId, again: Again, status: u16, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+        headers.insert(EVENT_ID.clone(), id);
+    }
+    if again == Again::Yes {
+        headers.insert(DUPLICATE.clone(), HeaderValue::from_static("true"));
+    }
+    response
 }
 
 /// What a sender is told when it was turned away. No `_` arm: a new refusal has to choose.
@@ -58,7 +77,7 @@ pub(super) fn refusal(refusal: &Refusal) -> Answer {
         Refusal::NotKept(AppendError::Full { retry_after }) => unavailable(*retry_after),
         Refusal::NotKept(AppendError::TooLarge { .. }) => too_large(),
         Refusal::NotKept(AppendError::Failed(_)) => unavailable(LATER),
-        Refusal::NotKept(AppendError::Closed) | Refusal::Late { .. } => unavailable(SOON),
+        Refusal::NotKept(AppendError::Closed) | Refusal::UnderWay | Refusal::Late { .. } => unavailable(SOON),
     }
 }
 
@@ -249,11 +268,12 @@ mod tests {
     #[test]
     fn a_stored_event_and_its_duplicate_differ_in_one_header() {
         let id = EventId::new(UnixMillis(1));
-        let told = |duplicate| {
+        let told = |again| {
             let content_type = HeaderValue::from_static("text/plain");
-            receipt(Receipt::Stored { id, duplicate, status: 202, body: Bytes::from_static(b"ok"), content_type })
+            let (buffered, body) = (Buffered::No, Bytes::from_static(b"ok"));
+            receipt(Receipt::Stored { id, again, buffered, status: 202, body, content_type })
         };
-        let (first, again) = (told(false), told(true));
+        let (first, again) = (told(Again::No), told(Again::Yes));
         for response in [&first, &again] {
             assert_eq!(response.status(), 202);
             assert_eq!(response.headers()["forebay-event-id"], id.to_string().as_str());

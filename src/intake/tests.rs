@@ -12,7 +12,7 @@ use crate::journal::disk::failing::{FailingDisk, Faults};
 use crate::journal::log::LogJournal;
 use crate::journal::{Retention, Settings};
 use crate::provider::{KeyRule, Keyring, Preset, Respond};
-use crate::source::{Bodies, DedupeSettings, OnDead, SourceSettings, Tolerance};
+use crate::source::{Bodies, DedupeSettings, Mode, OnDead, SourceSettings, Tolerance};
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
@@ -25,6 +25,7 @@ fn settings() -> SourceSettings {
         preset: Arc::new(Preset::none()),
         keyring: Keyring::default(),
         tolerance: Tolerance::Preset,
+        mode: Mode::Store,
         deadline: Duration::from_secs(8),
         body_limit: ByteSize(1 << 20),
         allow_ips: Vec::new(),
@@ -63,7 +64,8 @@ async fn at_the_deadline_the_sender_is_told_to_come_again() {
     let bodies = Bodies { timeout: Duration::from_secs(30), min_rate: None, budget: budget.clone() };
     let source = Arc::new(Source::new(settings(), &bodies, &metrics).unwrap());
     let router = Router::new([(None, "/s".to_owned(), source)]).unwrap();
-    let intake = Intake { router, journal, clock, metrics };
+    let (targets, tasks, underway) = (Arc::default(), Tasks::new(), Underway::default());
+    let intake = Arc::new(Intake { router, journal, clock, metrics, targets, tasks, underway });
 
     faults.hold_syncs();
     let began = Instant::now();
@@ -73,6 +75,6 @@ async fn at_the_deadline_the_sender_is_told_to_come_again() {
     faults.release_syncs();
     tokio::time::resume();
     let again = intake.receive(inbound()).await.unwrap();
-    assert!(matches!(again, Receipt::Stored { duplicate: true, .. }), "{again:?}");
+    assert!(matches!(again, Receipt::Stored { again: Again::Yes, .. }), "{again:?}");
     assert_eq!(budget.used(), ByteSize(0));
 }

@@ -2,32 +2,48 @@
 //!
 //! [`Journal`] is what the rest of the program knows of it; [`log`] keeps it in a directory.
 
+mod changes;
 pub mod disk;
 pub mod log;
 mod settings;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::HeaderValue;
 use tokio::sync::watch;
 
 use crate::admit::Lease;
 use crate::base::{Name, UnixMillis};
-use crate::event::{Attempt, AttemptReason, DeadReason, DedupeKey, DeliveryId, DeliveryStatus, Event, EventId};
+use crate::event::{Attempt, AttemptReason, DeadReason, DedupeKey, DeliveryId, Event, EventId};
 use crate::provider::VerifiedEvent;
 
+pub use changes::{Change, Changes, DeliveryState};
 pub use settings::{Retention, Settings};
 
 /// The durable store. A handle: cheap to clone, all clones are one journal.
-pub trait Journal: Clone + Send + Sync + 'static {
+pub trait Journal: Clone + Send + std::marker::Sync + 'static {
     /// Whether an event that came now could be kept. No I/O.
     fn room(&self) -> Room;
 
-    /// Keeps `entry`: claim, event and deliveries, all or none of them.
+    /// Whether the key of `claim` is free. If an event holds it, that is a duplicate: it is noted, and dead
+    /// deliveries of the event are rearmed if it asked for that. For requests that the application answers.
+    ///
+    /// Nothing is claimed: [`Journal::append`] does that. Of requests with one key that this process has under way, the
+    /// caller lets one through at a time.
+    ///
+    /// # Errors
+    /// [`AppendError`] as [`Journal::append`].
+    fn reserve(&self, claim: &Claim) -> impl Future<Output = Result<Reserved, AppendError>> + Send;
+
+    /// Keeps `entry`: claim, event and deliveries, all or none of them. With [`Sync::Durable`] it returns once they would
+    /// survive a power cut; with [`Sync::Behind`] once they are written, durable within 100 ms.
     ///
     /// Of identical appends at the same time one is [`Appended::Fresh`]; the rest are
-    /// [`Appended::Duplicate`], and only once that one is durable.
+    /// [`Appended::Duplicate`], and with [`Sync::Durable`] only once that one is durable.
     ///
     /// # Errors
     /// - [`AppendError::Full`]: nothing was written; history could not make room.
@@ -37,7 +53,7 @@ pub trait Journal: Clone + Send + Sync + 'static {
     /// # Cancellation
     /// Dropped while it waits for a slot: nothing is kept and nothing is claimed. Dropped later: the
     /// append goes on and keeps the claim; only the answer is lost, and the sender's retry is a duplicate.
-    fn append(&self, entry: Entry) -> impl Future<Output = Result<Appended, AppendError>> + Send;
+    fn append(&self, entry: Entry, sync: Sync) -> impl Future<Output = Result<Appended, AppendError>> + Send;
 
     /// The lanes this process owns, as they come and go.
     fn lanes(&self) -> watch::Receiver<Arc<[Lane]>>;
@@ -76,6 +92,22 @@ pub trait Journal: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`JournalError`] if it could not be written or `lane` is no longer ours; the delivery stays pending.
     fn settle(&self, lane: &Lane, settled: Settled) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// Records how an attempt ended that was under way when its event was appended ([`FirstAttempt::UnderWay`]).
+    /// The delivery has no lane's owner to say it: the request path made the attempt. Otherwise as [`Journal::settle`].
+    ///
+    /// # Errors
+    /// [`JournalError`] if it could not be written; the attempt's outcome is then unknown and another follows.
+    fn report(&self, settled: Settled) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// Pauses a destination, or lets it go on; durable, so that a restart does not forget it.
+    ///
+    /// # Errors
+    /// [`JournalError`] if it could not be written.
+    fn pause(&self, destination: &Name, pause: Pause) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// The destinations that are paused.
+    fn paused(&self) -> BTreeSet<Name>;
 
     /// Makes deliveries of the event at `at` pending again, counting attempts on: all of them that are
     /// settled, or only those `only` names; with [`Rearm::Duplicate`] only dead ones. Returns those it rearmed, durable.
@@ -161,8 +193,69 @@ pub struct Entry {
     pub claim: Option<Claim>,
     /// The destinations it goes to, in route order: delivery `index` is the place in this list.
     pub deliveries: Vec<NewDelivery>,
+    /// An attempt at the first delivery that the request path made, or is making.
+    pub attempt: Option<FirstAttempt>,
+    /// What the application answered, where the sender is told just that.
+    pub relayed: Option<Relayed>,
     /// The body's place in the budget of bytes in flight; given back once the append is over, however long that takes.
     pub lease: Option<Lease>,
+}
+
+/// How soon an append must be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// Before anybody hears of it.
+    Durable,
+    /// Within 100 ms: nobody was promised that it is kept.
+    Behind,
+}
+
+/// An attempt that was made before the event was appended: number 1, at its first delivery.
+#[derive(Clone, Debug)]
+pub enum FirstAttempt {
+    /// It began then and has not ended: [`Journal::report`] says how it does. After a crash its outcome is unknown.
+    UnderWay(UnixMillis),
+    /// It has ended.
+    Over(Attempt, Verdict),
+}
+
+/// An application's answer as it is told again to whoever sends a duplicate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    /// The status.
+    pub status: u16,
+    /// The body's type.
+    pub content_type: Option<HeaderValue>,
+    /// The body; none if it was too long to keep.
+    pub body: Option<Bytes>,
+}
+
+impl Relayed {
+    /// The longest body that is kept.
+    pub const BODY_MAX: usize = 16 << 10;
+}
+
+/// Whether a key is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// It is.
+    Free,
+    /// An event holds it.
+    Seen {
+        /// Which.
+        original: Located,
+        /// Whether its body is another.
+        conflict: bool,
+    },
+}
+
+/// Whether a destination is delivered to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// It is left alone until somebody says otherwise.
+    Paused,
+    /// It is.
+    Resumed,
 }
 
 /// An event as it is kept.
@@ -172,6 +265,8 @@ pub struct Kept {
     pub event: Event,
     /// Its deliveries, by index, as they were asked for.
     pub deliveries: Vec<NewDelivery>,
+    /// What the application answered, where the sender was told just that.
+    pub relayed: Option<Relayed>,
 }
 
 /// A delivery to be made.
@@ -346,6 +441,8 @@ pub enum Verdict {
     RetryAt(UnixMillis),
     /// No more attempts.
     Dead(DeadReason),
+    /// The application answered the sender with a 4xx: no more attempts, and nothing is wrong here.
+    Refused,
 }
 
 /// Why deliveries are made pending again.
@@ -355,76 +452,4 @@ pub enum Rearm {
     Replay,
     /// A duplicate came.
     Duplicate,
-}
-
-/// Where a delivery stood when its event's record was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeliveryState {
-    /// Where it goes.
-    pub destination: Name,
-    /// Where it stood.
-    pub status: DeliveryStatus,
-    /// Attempts that had been started.
-    pub attempts: u32,
-}
-
-/// A piece of the change stream.
-#[derive(Clone, Debug, Default)]
-pub struct Changes {
-    /// In order.
-    pub changes: Vec<Change>,
-    /// Where to go on.
-    pub next: Position,
-}
-
-/// One change.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// An event was kept, or its record has moved to a new place, its deliveries standing as they do here.
-    Event {
-        /// Where.
-        at: Position,
-        /// The event; its body is left empty here.
-        event: Box<Event>,
-        /// How long the body is.
-        body_bytes: u64,
-        /// Its deliveries, by index.
-        deliveries: Vec<DeliveryState>,
-    },
-    /// An attempt is about to run.
-    Started {
-        /// Of which delivery.
-        delivery: DeliveryId,
-        /// Its number.
-        number: u32,
-        /// When.
-        at: UnixMillis,
-    },
-    /// A delivery was settled, or waits for another attempt.
-    Settled(Settled),
-    /// A delivery is pending again.
-    Rearmed {
-        /// Which.
-        delivery: DeliveryId,
-        /// Why.
-        why: Rearm,
-        /// When.
-        at: UnixMillis,
-    },
-    /// A duplicate of an event came.
-    Duplicate {
-        /// Of which.
-        original: EventId,
-        /// Whether its body was another.
-        conflict: bool,
-        /// When.
-        at: UnixMillis,
-    },
-    /// Every event whose record lies before `before` and not before `from` is gone.
-    Trimmed {
-        /// The first position.
-        from: Position,
-        /// The first position after.
-        before: Position,
-    },
 }

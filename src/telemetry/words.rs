@@ -43,6 +43,12 @@ words! {
         Stored = "stored",
         /// It was an event that is kept already.
         Duplicate = "duplicate",
+        /// The application answered it.
+        Relayed = "relayed",
+        /// The application answered it with a 4xx.
+        RefusedByApp = "refused_by_app",
+        /// The application could not answer it; it was kept for later.
+        Buffered = "buffered",
         /// The request was turned away; `refusals_total` says why.
         Refused = "refused",
     }
@@ -101,6 +107,8 @@ words! {
         OverQuota = "over_quota",
         /// The journal did not keep it.
         NotKept = "not_kept",
+        /// The same event is under way.
+        UnderWay = "under_way",
         /// The deadline was over.
         Late = "late",
     }
@@ -125,6 +133,8 @@ words! {
         Retry = "retry",
         /// It was given up.
         Dead = "dead",
+        /// The application answered its sender with a 4xx.
+        Refused = "refused",
     }
 }
 

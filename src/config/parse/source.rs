@@ -12,7 +12,7 @@ use crate::config::problems::{nearest, suggest};
 use crate::config::reader::{Field, Map};
 use crate::ingress;
 use crate::provider::{Check, KeyRule, Keyring, Preset, Respond};
-use crate::source::{DedupeSettings, OnDead, Per, RateLimit, Route, SourceSettings, Tolerance};
+use crate::source::{DedupeSettings, Mode, OnDead, Per, RateLimit, Route, SourceSettings, Tolerance};
 
 use super::paths::{Paths, host};
 use super::{secrets, values};
@@ -70,7 +70,7 @@ fn source(name: Name, map: &Map<'_>, routes: Option<Vec<Route>>, known: &Known<'
         Some(field) => field.parse("a path like `/webhooks/acme`", values::url_path),
         None => Some(format!("/{name}")),
     };
-    mode(map);
+    let mode = mode(map, routes.as_deref());
     let rate_limits = map.unless_off("rate_limit").map(|field| rate_limits(&field)).unwrap_or_default();
     let allow_ips = map.unless_off("allow_ips").map(|field| allow_ips(&field)).unwrap_or_default();
     let body_limit = map.size("body_limit").unwrap_or(BODY_LIMIT);
@@ -89,6 +89,7 @@ fn source(name: Name, map: &Map<'_>, routes: Option<Vec<Route>>, known: &Known<'
         keyring: identity?.1,
         routes: routes?,
         path: path?,
+        mode,
         name,
         host,
         preset,
@@ -101,14 +102,12 @@ fn source(name: Name, map: &Map<'_>, routes: Option<Vec<Route>>, known: &Known<'
     })
 }
 
-/// There is one mode so far; the other is refused by its name.
-fn mode(map: &Map<'_>) {
-    let Some(field) = map.get("mode") else { return };
-    if field.written() == Some("proxy") {
-        field.error("`proxy` is not available in this version yet; write `store`");
-    } else {
-        values::word(&field, &[("store", ())]);
+fn mode(map: &Map<'_>, routes: Option<&[Route]>) -> Mode {
+    let mode = map.word("mode", &[("store", Mode::Store), ("proxy", Mode::Proxy)]).unwrap_or(Mode::Store);
+    if let Some(field) = map.get("mode").filter(|_| mode == Mode::Proxy && routes.is_some_and(<[Route]>::is_empty)) {
+        field.error("`to` names no destination, so nobody would answer; name one, or write `mode: store`");
     }
+    mode
 }
 
 /// Who sends, and the secrets that prove it.

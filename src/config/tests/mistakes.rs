@@ -158,6 +158,19 @@ fn each_mistake_of_the_two_sides_is_said() {
 }
 
 #[test]
+fn proxy_mode_without_a_route_is_said() {
+    check(
+        "to: [app]",
+        r#"
+| to: []
+| mode: proxy
+> 11: sources.hooks.mode: `to` names no destination, so nobody would answer; name one, or write `mode: store`
+> 3: warning: destinations.app: no source sends to `app`; name it in a `to`, or take it out
+"#,
+    );
+}
+
+#[test]
 fn each_mistake_of_a_source_is_said() {
     check(
         "source",
@@ -178,8 +191,8 @@ fn each_mistake_of_a_source_is_said() {
 > 14: sources.hooks.methods: no method is taken; write `[POST]`
 | verify: none
 > 13: sources.hooks.verify: `provider` and `verify` both stand here; keep `provider` to check signatures
-| mode: proxy
-> 11: sources.hooks.mode: `proxy` is not available in this version yet; write `store`
+| mode: prox
+> 11: sources.hooks.mode: `prox` is not one of the words here; did you mean `proxy`?
 | tolerance: false
 > 16: warning: sources.hooks.tolerance: `acme` signs no time, so this means nothing; take it out
 > 16: sources.hooks.tolerance: `false` may be a slip; write `off` if a signed request is to be good for ever

@@ -19,6 +19,7 @@ use super::*;
 use crate::admit::{BodyLimits, Budget, Denied, read_body};
 use crate::base::{ByteSize, ManualClock, Tasks, UnixMillis};
 use crate::event::{EventId, Head};
+use crate::intake::{Again, Buffered};
 use crate::telemetry::Metrics;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -104,7 +105,14 @@ fn handler(seen: mpsc::Sender<Head>, go: Arc<Notify>, budget: Budget) -> impl Ha
             let limits = BodyLimits { limit: ByteSize(BODY_LIMIT as u64), timeout, min_rate: Some(ByteSize(1000)) };
             let (body, _lease) = read_body(body, &limits, &budget).await?;
             let content_type = HeaderValue::from_static("application/octet-stream");
-            Ok(Receipt::Stored { id: EventId::new(NOW), duplicate: false, status: 200, body, content_type })
+            Ok(Receipt::Stored {
+                id: EventId::new(NOW),
+                again: Again::No,
+                buffered: Buffered::No,
+                status: 200,
+                body,
+                content_type,
+            })
         }
     })
 }

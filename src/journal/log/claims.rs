@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::codec::{Decoder, Encoder, Malformed};
-use super::record::StoredClaim;
+use super::stored::StoredClaim;
 use crate::base::UnixMillis;
 use crate::event::EventId;
 use crate::journal::Position;

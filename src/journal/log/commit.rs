@@ -19,7 +19,7 @@ use super::writer::{Active, Reply, Writer};
 use crate::admit::Lease;
 use crate::base::UnixMillis;
 use crate::event::DeliveryId;
-use crate::journal::{AppendError, Appended, JournalError, Position, Room, Verdict};
+use crate::journal::{AppendError, Appended, JournalError, Position, Reserved, Room, Verdict};
 
 /// Why the writer could not write.
 #[derive(Clone, Debug)]
@@ -66,14 +66,15 @@ impl Batch {
 /// A change to the state, once its record is written or durable.
 pub enum Effect {
     Event { at: Position, first: u32, facts: EventFacts },
-    Started { id: DeliveryId, home: Home, number: u32 },
-    Settled { id: DeliveryId, home: Home, verdict: Verdict, at: UnixMillis },
+    Started { id: DeliveryId, home: Home, event_at: Position, number: u32 },
+    Settled { id: DeliveryId, home: Home, number: Option<u32>, verdict: Verdict, at: UnixMillis },
     Rearmed { rearmed: Rearmed, record_at: Position },
 }
 
 /// Who is told what, and when.
 pub enum Told {
     Append(Reply<Appended, AppendError>, Appended),
+    Reserve(Reply<Reserved, AppendError>, Reserved),
     Early(Reply<(), JournalError>),
     Late(Reply<(), JournalError>),
     Rearm(Reply<Vec<DeliveryId>, JournalError>, Vec<DeliveryId>),
@@ -126,7 +127,7 @@ impl Writer {
         let oldest = self.state().segments.keys().next().copied().unwrap_or(number);
         let file = segment::create(&*self.disk, key, oldest, now)
             .map_err(|error| self.write_failed(&error, "begin a segment"))?;
-        self.active = Active { number, file, length: HEADER_BYTES, entries: 0, unflushed: None };
+        self.active = Active::begun(number, file);
         self.log_bytes += u64::from(HEADER_BYTES);
         let mut state = self.state();
         let fresh = Segment::begun(HEADER_BYTES, now);
@@ -167,6 +168,7 @@ impl Writer {
             let result = outcome.clone();
             match told {
                 Told::Append(reply, appended) => drop(reply.send(result.map(|()| appended).map_err(AppendError::from))),
+                Told::Reserve(reply, found) => drop(reply.send(result.map(|()| found).map_err(AppendError::from))),
                 Told::Early(reply) | Told::Late(reply) => drop(reply.send(result.map_err(JournalError::from))),
                 Told::Rearm(reply, ids) => drop(reply.send(result.map(|()| ids).map_err(JournalError::from))),
             }
@@ -226,8 +228,8 @@ impl Writer {
         for effect in effects {
             match effect {
                 Effect::Event { at, first, facts } => state.add_event(at, first, &facts, true),
-                Effect::Started { id, home, number } => state.started(id, home, number),
-                Effect::Settled { id, home, verdict, at } => state.settled(id, home, verdict, at),
+                Effect::Started { id, home, event_at, number } => state.started(id, home, event_at, number),
+                Effect::Settled { id, home, number, verdict, at } => state.settled(id, home, number, verdict, at),
                 Effect::Rearmed { rearmed, record_at } => state.rearmed(&rearmed, record_at, true),
             }
         }
@@ -245,6 +247,7 @@ impl Writer {
         }
         self.metrics.journal().synced(began.elapsed());
         self.active.unflushed = None;
+        self.active.flushed = self.active.length;
         true
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::UnixMillis;
+use crate::event::DeliveryStatus;
 
 /// What is known of one segment.
 #[derive(Debug, Default)]
@@ -50,7 +51,7 @@ impl Segment {
     }
 }
 
-/// One delivery: 2 bits of standing, 14 of lane, 16 of attempts started (saturating).
+/// One delivery: 3 bits of standing, 13 of lane, 16 of attempts started (saturating).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry(u32);
 
@@ -65,6 +66,19 @@ pub enum Standing {
     Dead,
     /// Its event has been copied to a later segment, and counts there.
     Moved,
+    /// The application refused it to its sender's face.
+    Refused,
+}
+
+impl From<DeliveryStatus> for Standing {
+    fn from(status: DeliveryStatus) -> Self {
+        match status {
+            DeliveryStatus::Pending => Self::Pending,
+            DeliveryStatus::Delivered => Self::Delivered,
+            DeliveryStatus::Dead => Self::Dead,
+            DeliveryStatus::Refused => Self::Refused,
+        }
+    }
 }
 
 impl Entry {
@@ -75,23 +89,25 @@ impl Entry {
             Standing::Delivered => 1,
             Standing::Dead => 2,
             Standing::Moved => 3,
+            Standing::Refused => 4,
         };
-        Self(code | u32::from(lane) << 2 | attempts.min(0xFFFF) << 16)
+        Self(code | u32::from(lane) << 3 | attempts.min(0xFFFF) << 16)
     }
 
     /// Where it stands.
     pub fn standing(self) -> Standing {
-        match self.0 & 3 {
+        match self.0 & 7 {
             0 => Standing::Pending,
             1 => Standing::Delivered,
             2 => Standing::Dead,
+            4 => Standing::Refused,
             _ => Standing::Moved,
         }
     }
 
     /// Its lane.
     pub fn lane(self) -> u16 {
-        (self.0 >> 2 & 0x3FFF) as u16
+        (self.0 >> 3 & 0x1FFF) as u16
     }
 
     /// Attempts started so far.

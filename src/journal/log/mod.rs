@@ -12,15 +12,18 @@ mod codec;
 mod commit;
 mod entry;
 mod open;
+mod pauses;
 mod reader;
 mod record;
 mod segment;
 mod state;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod trim;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,14 +38,14 @@ use self::codec::Encoder;
 use self::entry::Segment;
 use self::open::{Lock, Meta, Recovered};
 use self::reader::{FoundEvent, Reader};
-use self::record::{EventRecord, Progress, StoredClaim, StoredDelivery};
 use self::segment::SegmentKey;
 use self::state::{EventFacts, Ready, State};
-use self::writer::{Active, Command, Limits, Writer};
+use self::stored::{EventRecord, Progress, StoredClaim, StoredDelivery};
+use self::writer::{Active, Append, Command, Limits, Writer};
 use super::disk::{Disk, RealDisk};
 use super::{
     AppendError, Appended, Changes, Claim, Entry, Journal, JournalError, Kept, Lane, LaneStats, Located, NewDelivery,
-    PendingBatch, Position, Rearm, Retention, Room, Settings, Settled, Stats,
+    Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Settings, Settled, Stats, Sync,
 };
 use crate::base::{Clock, Name};
 use crate::event::{DeliveryId, DeliveryStatus};
@@ -165,7 +168,9 @@ impl LogJournal {
             bytes: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
         });
-        let active = Active { number: next_segment, file, length: segment::HEADER_BYTES, entries: 0, unflushed: None };
+        state.lock().unwrap_or_else(PoisonError::into_inner).paused =
+            pauses::read(&*disk).map_err(cannot("cannot read which destinations are paused"))?;
+        let active = Active::begun(next_segment, file);
         let mut writer = Writer {
             disk: Arc::clone(&disk),
             store: meta.store,
@@ -264,8 +269,13 @@ impl Journal for LogJournal {
         self.shared.gauges.room()
     }
 
-    async fn append(&self, entry: Entry) -> Result<Appended, AppendError> {
-        let Entry { event, claim, deliveries, lease } = entry;
+    async fn reserve(&self, claim: &Claim) -> Result<Reserved, AppendError> {
+        let claim = self.stored_claim(claim);
+        self.write(|reply| Command::Reserve { claim, reply }, || AppendError::Closed).await
+    }
+
+    async fn append(&self, entry: Entry, sync: Sync) -> Result<Appended, AppendError> {
+        let Entry { event, claim, deliveries, attempt, relayed, lease } = entry;
         let claim = claim.map(|claim| self.stored_claim(&claim));
         let (event, _) = event.into_parts();
         let progress = Progress::fresh(event.received_at);
@@ -278,13 +288,14 @@ impl Journal for LogJournal {
                 progress,
             })
             .collect();
-        let record = EventRecord { moved_from: None, claim, deliveries, event };
+        let record = EventRecord { moved_from: None, claim, deliveries, relayed, event };
         let mut payload = Encoder::default();
-        record::encode_event(&mut payload, &record);
+        stored::encode_event(&mut payload, &record);
         let payload = payload.0;
         let facts = EventFacts::of(&record, payload.len());
         drop(record);
-        self.write(|reply| Command::Append { facts, claim, payload, lease, reply }, || AppendError::Closed).await
+        let append = Append { facts, claim, payload, attempt, sync, lease };
+        self.write(|reply| Command::Append { append: Box::new(append), reply }, || AppendError::Closed).await
     }
 
     fn lanes(&self) -> watch::Receiver<Arc<[Lane]>> {
@@ -319,8 +330,21 @@ impl Journal for LogJournal {
     }
 
     async fn settle(&self, lane: &Lane, settled: Settled) -> Result<(), JournalError> {
-        let lane = lane.clone();
+        let lane = Some(lane.clone());
         self.write(|reply| Command::Settle { lane, settled, reply }, || JournalError::Closed).await
+    }
+
+    async fn report(&self, settled: Settled) -> Result<(), JournalError> {
+        self.write(|reply| Command::Settle { lane: None, settled, reply }, || JournalError::Closed).await
+    }
+
+    async fn pause(&self, destination: &Name, pause: Pause) -> Result<(), JournalError> {
+        let destination = destination.clone();
+        self.write(|reply| Command::Pause { destination, pause, reply }, || JournalError::Closed).await
+    }
+
+    fn paused(&self) -> BTreeSet<Name> {
+        self.state().paused.clone()
     }
 
     async fn rearm(&self, at: Located, only: Option<Name>, why: Rearm) -> Result<Vec<DeliveryId>, JournalError> {
@@ -338,8 +362,8 @@ impl Journal for LogJournal {
         match self.find(at).await {
             Ok(FoundEvent { record, .. }) => {
                 let asked = |stored: StoredDelivery| NewDelivery { destination: stored.destination, path: stored.path };
-                let EventRecord { event, deliveries, .. } = *record;
-                Ok(Some(Kept { event, deliveries: deliveries.into_iter().map(asked).collect() }))
+                let EventRecord { event, deliveries, relayed, .. } = *record;
+                Ok(Some(Kept { event, deliveries: deliveries.into_iter().map(asked).collect(), relayed }))
             }
             Err(JournalError::Unknown) => Ok(None),
             Err(error) => Err(error),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::claims::{Claims, Held};
 use super::codec::{Decoder, Encoder};
 use super::entry::Segment;
-use super::record::{Progress, Record};
+use super::record::Record;
 use super::segment::{self, FORMAT, Found, HEADER_BYTES, Header, RawRecord, Scan, SegmentKey};
 use super::state::{EventFacts, Rearmed, State};
 use crate::base::UnixMillis;
@@ -362,13 +362,11 @@ impl Reading {
                 self.state.add_event(at, first, &EventFacts::of(&record, payload), false);
             }
             Record::Started { delivery, home, event_at, number, .. } => {
-                // Without an end, its number is spent and another attempt is due at once.
-                let fresh = Progress::fresh(delivery.event.made_at());
-                self.state.recall(delivery, home, event_at, fresh);
-                self.state.started(delivery, home, number);
+                self.state.started(delivery, home, event_at, number);
             }
             Record::Settled { settled, home, at: when } => {
-                self.state.settled(settled.delivery, home, settled.verdict, when);
+                let number = settled.attempt.as_ref().map(|attempt| attempt.number);
+                self.state.settled(settled.delivery, home, number, settled.verdict, when);
             }
             Record::Rearmed { delivery, home, event_at, why, attempts, at: when } => {
                 let rearmed = Rearmed { id: delivery, home, event_at, why, attempts, at: when };

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::entry::Standing;
-use super::record::{self, EventRecord, Home, KIND_EVENT, KIND_REARMED, Progress, Record, StoredDelivery};
+use super::record::{Home, KIND_EVENT, KIND_REARMED, Record};
 use super::segment::{self, Found, RawRecord, Scan, SegmentKey};
 use super::state::{self, State};
+use super::stored::{self, EventRecord, Progress, StoredDelivery};
 use crate::base::Name;
 use crate::event::DeliveryId;
 use crate::journal::disk::{Disk, DiskFile};
@@ -131,7 +132,7 @@ impl Reader {
         let at = segment::position(number, raw.offset);
         match raw.kind {
             KIND_EVENT => {
-                let Ok((id, deliveries)) = record::decode_deliveries(raw.payload) else { return };
+                let Ok((id, deliveries)) = stored::decode_deliveries(raw.payload) else { return };
                 let mut state = self.state();
                 for (index, delivery) in (0u8..).zip(deliveries) {
                     let home = Home { segment: number, entry: raw.entry.saturating_add(u32::from(index)) };

@@ -30,7 +30,7 @@ use crate::journal::Position;
 use crate::journal::disk::{Disk, DiskFile};
 
 /// The format that this program writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// The length of a segment's header.
 pub const HEADER_BYTES: u32 = 64;
 const MAGIC: &[u8; 8] = b"FOREBAY1";

@@ -4,22 +4,23 @@
 //! A delivery's whole story while it waits is its [`Entry`]; a [`Active`] exists only while a lane's owner
 //! holds the delivery or waits to retry it, and owners hold a bounded number.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
 use super::entry::{Entry, Segment, Standing};
-use super::record::{EventRecord, Home, Progress, StoredDelivery};
+use super::record::Home;
 use super::segment;
+use super::stored::{EventRecord, Progress, StoredDelivery};
 use crate::base::{Name, UnixMillis};
-use crate::event::{AttemptReason, DeliveryId, DeliveryStatus, EventId};
+use crate::event::{AttemptReason, DeliveryId, EventId};
 use crate::journal::{Lane, Located, Pending, Position, Rearm, Verdict};
 
 /// Fresh deliveries that a lane keeps at hand, so that an owner who keeps up never reads the log to find them.
 const RING_MAX: usize = 512;
 /// Lanes that can be told apart in an [`Entry`].
-pub const LANES_MAX: usize = 1 << 14;
+pub const LANES_MAX: usize = 1 << 13;
 
 /// Everything the journal knows in memory.
 pub struct State {
@@ -29,6 +30,8 @@ pub struct State {
     pub lanes: Vec<LaneState>,
     lane_of: HashMap<Name, u16>,
     active: HashMap<DeliveryId, Active>,
+    /// Destinations that are left alone.
+    pub paused: BTreeSet<Name>,
     /// Readers go this far.
     pub tail: Position,
     /// Rises with each opening.
@@ -77,6 +80,7 @@ impl State {
             lanes: Vec::new(),
             lane_of: HashMap::new(),
             active: HashMap::new(),
+            paused: BTreeSet::new(),
             tail: Position::START,
             epoch,
             watch: watch::Sender::new(Arc::from([])),
@@ -154,11 +158,7 @@ impl State {
         for (index, delivery) in (0u8..).zip(&record.deliveries) {
             let home = Home { segment: number, entry: first.saturating_add(u32::from(index)) };
             let id = DeliveryId { event: record.id, index };
-            let standing = match delivery.status {
-                DeliveryStatus::Pending => Standing::Pending,
-                DeliveryStatus::Delivered => Standing::Delivered,
-                DeliveryStatus::Dead => Standing::Dead,
-            };
+            let standing = Standing::from(delivery.status);
             self.stand(home, standing, None);
             if standing == Standing::Dead {
                 self.dead_at(home, delivery.progress.since);
@@ -175,45 +175,41 @@ impl State {
         }
     }
 
-    /// An attempt is about to run.
-    pub fn started(&mut self, id: DeliveryId, home: Home, number: u32) {
-        if let Some(entry) = self.entry(home)
-            && let Some(slot) = self.entry_mut(home)
-        {
+    /// An attempt is about to run. Without an end its number is spent, and another attempt is due at once.
+    pub fn started(&mut self, id: DeliveryId, home: Home, event_at: Position, number: u32) {
+        let Some(entry) = self.entry(home) else { return };
+        if let Some(slot) = self.entry_mut(home) {
             *slot = Entry::new(entry.standing(), entry.lane(), number);
         }
-        if let Some(active) = self.active.get_mut(&id) {
+        if entry.standing() == Standing::Pending {
+            let progress = Progress::fresh(id.event.made_at());
+            let active = self.active.entry(id).or_insert(Active { home, event_at, progress });
             active.progress.attempts = number;
             active.progress.reason = AttemptReason::Retry;
             active.progress.not_before = None;
         }
     }
 
-    /// Takes note that a delivery at `home` is under way, as the log says while it is read back.
-    pub fn recall(&mut self, id: DeliveryId, home: Home, event_at: Position, progress: Progress) {
-        if self.entry(home).is_some_and(|entry| entry.standing() == Standing::Pending) {
-            self.active.entry(id).or_insert(Active { home, event_at, progress });
-        }
-    }
-
-    /// An attempt ended, at `at`.
-    pub fn settled(&mut self, id: DeliveryId, home: Home, verdict: Verdict, at: UnixMillis) {
-        match verdict {
+    /// Attempt `number` ended, or the delivery was given up without one, at `at`.
+    pub fn settled(&mut self, id: DeliveryId, home: Home, number: Option<u32>, verdict: Verdict, at: UnixMillis) {
+        let standing = match verdict {
             Verdict::RetryAt(when) => {
                 if let Some(active) = self.active.get_mut(&id) {
                     active.progress.not_before = Some(when);
                 }
+                return;
             }
-            Verdict::Delivered => {
-                self.stand(home, Standing::Delivered, None);
-                self.active.remove(&id);
-            }
+            Verdict::Delivered => Standing::Delivered,
+            Verdict::Refused => Standing::Refused,
             Verdict::Dead(_) => {
-                self.stand(home, Standing::Dead, None);
                 self.dead_at(home, at);
-                self.active.remove(&id);
+                Standing::Dead
             }
-        }
+        };
+        // The request path's attempt is not recorded before it runs.
+        let attempts = self.entry(home).map(Entry::attempts).max(number);
+        self.stand(home, standing, attempts);
+        self.active.remove(&id);
     }
 
     /// A delivery is pending again; its record is at `record_at`.
@@ -242,7 +238,7 @@ impl State {
                 match entry.standing() {
                     Standing::Pending => lane.pending = lane.pending.saturating_sub(1),
                     Standing::Dead => lane.dead = lane.dead.saturating_sub(1),
-                    Standing::Delivered | Standing::Moved => {}
+                    Standing::Delivered | Standing::Refused | Standing::Moved => {}
                 }
             }
         }
@@ -273,7 +269,8 @@ impl State {
     pub fn progress(&self, id: DeliveryId, home: Home, received_at: UnixMillis) -> Progress {
         let fresh = || {
             let attempts = self.entry(home).map_or(0, Entry::attempts);
-            Progress { attempts, ..Progress::fresh(received_at) }
+            let reason = if attempts == 0 { AttemptReason::Initial } else { AttemptReason::Retry };
+            Progress { attempts, reason, ..Progress::fresh(received_at) }
         };
         self.active.get(&id).map_or_else(fresh, |active| active.progress)
     }
@@ -307,7 +304,8 @@ impl State {
             Some(active) => (active.home, active.progress),
             None => {
                 let (segment, _) = segment::split(pending.event.at);
-                (Home { segment, entry: pending.entry }, progress_of(pending))
+                let home = Home { segment, entry: pending.entry };
+                (home, self.progress(pending.id, home, pending.since))
             }
         };
         if self.entry(home).is_none_or(|entry| entry.standing() != Standing::Pending) {
@@ -381,7 +379,7 @@ impl State {
                 segment.dead -= 1;
                 lane.dead -= 1;
             }
-            Standing::Delivered | Standing::Moved => {}
+            Standing::Delivered | Standing::Refused | Standing::Moved => {}
         }
         match standing {
             Standing::Pending => {
@@ -393,7 +391,7 @@ impl State {
                 segment.dead += 1;
                 lane.dead += 1;
             }
-            Standing::Delivered | Standing::Moved => {}
+            Standing::Delivered | Standing::Refused | Standing::Moved => {}
         }
     }
 }
@@ -454,15 +452,5 @@ pub fn pending(id: DeliveryId, event: Located, progress: Progress) -> Pending {
         since: progress.since,
         not_before: progress.not_before,
         reason: progress.reason,
-    }
-}
-
-fn progress_of(pending: &Pending) -> Progress {
-    Progress {
-        attempts: pending.attempts,
-        attempts_before: pending.attempts_before,
-        since: pending.since,
-        not_before: pending.not_before,
-        reason: pending.reason,
     }
 }

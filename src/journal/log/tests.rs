@@ -57,7 +57,7 @@ impl Store {
     }
 
     async fn append(&self, entry: Entry) -> Appended {
-        self.journal.append(entry).await.unwrap()
+        self.journal.append(entry, Sync::Durable).await.unwrap()
     }
 
     fn lane(&self, destination: &str) -> Lane {
@@ -146,7 +146,8 @@ fn entry(body: &[u8], key: Option<u8>, destinations: &[&str]) -> Entry {
     });
     let to = |name: &&str| NewDelivery { destination: Name::new(name).unwrap(), path: Some("/p".into()) };
     let deliveries = destinations.iter().map(to).collect();
-    Entry { event: VerifiedEvent::assumed(event(body)), claim, deliveries, lease: None }
+    let event = VerifiedEvent::assumed(event(body));
+    Entry { event, claim, deliveries, attempt: None, relayed: None, lease: None }
 }
 
 fn fresh(appended: Appended) -> Located {

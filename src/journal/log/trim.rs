@@ -12,9 +12,10 @@ use super::RETRY_AFTER;
 use super::codec::Encoder;
 use super::commit::{Batch, Broken};
 use super::entry::{Entry, Segment, Standing};
-use super::record::{self, EventRecord, Home, Record};
+use super::record::{self, Home, Record};
 use super::segment::{self, Found, Scan, SegmentKey};
 use super::state::EventFacts;
+use super::stored::{self, EventRecord};
 use super::writer::{ORDINARY_BYTES, Writer};
 use crate::base::UnixMillis;
 use crate::event::{DeliveryId, DeliveryStatus};
@@ -195,13 +196,14 @@ impl Writer {
             }
             event.moved_from = Some((segment::position(number, offset), first));
             let mut payload = Encoder::default();
-            record::encode_event(&mut payload, &event);
+            stored::encode_event(&mut payload, &event);
             let facts = EventFacts::of(&event, payload.0.len());
             let (at, first) = self.add_event(&payload.0, facts, batch)?;
             if let Some(claim) = event.claim.filter(|claim| claim.until > now) {
                 let held = super::claims::Held::new(&claim, event.event.id, at, first, event.deliveries.len());
                 batch.claim(&mut self.claims, claim.hash, held);
             }
+            batch.must_be_durable();
             copied += 1;
             if batch.size() > 4 << 20 {
                 self.commit(batch)?;
@@ -224,6 +226,7 @@ impl Writer {
                 Standing::Pending => DeliveryStatus::Pending,
                 Standing::Dead => DeliveryStatus::Dead,
                 Standing::Delivered => DeliveryStatus::Delivered,
+                Standing::Refused => DeliveryStatus::Refused,
                 Standing::Moved => return false, // already copied, before a crash
             };
             if standing == Standing::Dead {

@@ -9,16 +9,19 @@ use tokio::sync::{mpsc, oneshot};
 use super::claims::{Claims, Held};
 use super::commit::{Batch, Broken, Effect, Told};
 use super::entry::Standing;
-use super::record::{Home, KIND_EVENT, Record, StoredClaim};
-use super::segment;
+use super::pauses;
+use super::record::{Home, KIND_EVENT, Record};
+use super::segment::{self, HEADER_BYTES};
 use super::state::{EventFacts, Rearmed, State};
+use super::stored::StoredClaim;
 use super::{Gauges, RETRY_AFTER};
 use crate::admit::Lease;
-use crate::base::{Clock, UnixMillis};
-use crate::event::DeliveryId;
+use crate::base::{Clock, Name};
+use crate::event::{DeliveryId, EventId};
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::{
-    AppendError, Appended, JournalError, Lane, Located, Position, Rearm, Retention, Room, Settled, Verdict,
+    AppendError, Appended, FirstAttempt, JournalError, Lane, Located, Pause, Position, Rearm, Reserved, Retention,
+    Room, Settled, Sync, Verdict,
 };
 use crate::telemetry::Metrics;
 
@@ -35,23 +38,31 @@ pub type Reply<T, E> = oneshot::Sender<Result<T, E>>;
 /// What the writer is asked for.
 pub enum Command {
     /// Keep an event.
-    Append {
-        facts: EventFacts,
-        claim: Option<StoredClaim>,
-        payload: Vec<u8>,
-        lease: Option<Lease>,
-        reply: Reply<Appended, AppendError>,
-    },
+    Append { append: Box<Append>, reply: Reply<Appended, AppendError> },
+    /// Say who holds a key, and note that a duplicate came.
+    Reserve { claim: StoredClaim, reply: Reply<Reserved, AppendError> },
     /// An attempt is about to run.
     Start { lane: Lane, delivery: DeliveryId, number: u32, reply: Reply<(), JournalError> },
-    /// An attempt ended.
-    Settle { lane: Lane, settled: Settled, reply: Reply<(), JournalError> },
+    /// An attempt ended: of a lane's owner, or of the request path.
+    Settle { lane: Option<Lane>, settled: Settled, reply: Reply<(), JournalError> },
+    /// Leave a destination alone, or no longer.
+    Pause { destination: Name, pause: Pause, reply: Reply<(), JournalError> },
     /// Make these pending again.
     Rearm { at: Located, first_entry: u32, wanted: Vec<u8>, why: Rearm, reply: Reply<Vec<DeliveryId>, JournalError> },
     /// Let go of what is past retention.
     Trim { keep: Retention, reply: Reply<(), JournalError> },
     /// Flush and end.
     Close { reply: oneshot::Sender<()> },
+}
+
+/// An event to be kept.
+pub struct Append {
+    pub facts: EventFacts,
+    pub claim: Option<StoredClaim>,
+    pub payload: Vec<u8>,
+    pub attempt: Option<FirstAttempt>,
+    pub sync: Sync,
+    pub lease: Option<Lease>,
 }
 
 /// The writing side of the log.
@@ -98,8 +109,17 @@ pub struct Active {
     pub length: u32,
     /// Entries in it, written or in the batch.
     pub entries: u32,
+    /// As much of it as has been flushed.
+    pub flushed: u32,
     /// Since when there is something not flushed.
     pub unflushed: Option<Instant>,
+}
+
+impl Active {
+    /// A segment that has nothing but its header.
+    pub fn begun(number: u32, file: Arc<dyn DiskFile>) -> Self {
+        Self { number, file, length: HEADER_BYTES, entries: 0, flushed: HEADER_BYTES, unflushed: None }
+    }
 }
 
 impl Writer {
@@ -143,15 +163,25 @@ impl Writer {
 
     fn take(&mut self, command: Command, batch: &mut Batch) {
         match command {
-            Command::Append { facts, claim, payload, lease, reply } => {
-                batch.leases.extend(lease);
-                self.append(facts, claim, &payload, reply, batch);
+            Command::Append { mut append, reply } => {
+                batch.leases.extend(append.lease.take());
+                match self.append(*append, batch) {
+                    Ok(appended) => batch.replies.push(Told::Append(reply, appended)),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
             }
+            Command::Reserve { claim, reply } => match self.reserve(&claim, batch) {
+                Ok(reserved) => batch.replies.push(Told::Reserve(reply, reserved)),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Command::Start { lane, delivery, number, reply } => match self.start(&lane, delivery, number, batch) {
                 Ok(()) => batch.replies.push(Told::Early(reply)),
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Command::Settle { lane, settled, reply } => self.settle(&lane, settled, reply, batch),
+            Command::Settle { lane, settled, reply } => self.settle(lane.as_ref(), settled, reply, batch),
+            Command::Pause { destination, pause, reply } => {
+                drop(reply.send(self.pause(destination, pause).map_err(JournalError::from)));
+            }
             Command::Rearm { at, first_entry, wanted, why, reply } => {
                 let (segment, _) = segment::split(at.at);
                 let homes = wanted.iter().map(|index| {
@@ -174,40 +204,36 @@ impl Writer {
         }
     }
 
-    fn append(
-        &mut self,
-        facts: EventFacts,
-        claim: Option<StoredClaim>,
-        payload: &[u8],
-        reply: Reply<Appended, AppendError>,
-        batch: &mut Batch,
-    ) {
-        let now = self.clock.now();
-        let held = match &claim {
-            None => Ok(None),
-            Some(claim) => self.claims.holder(&claim.hash, now),
-        };
-        let done = match (held, claim) {
-            (Err(error), _) => Err(self.fail(&format!("claims cannot be read: {error}")).into()),
-            (Ok(Some(held)), claim) => {
-                let conflict = claim.is_some_and(|claim| claim.fingerprint != held.fingerprint);
-                self.duplicate(held, conflict, now, batch).map_err(AppendError::from)
-            }
-            (Ok(None), claim) => self.fresh(facts, claim, payload, batch),
-        };
-        match done {
-            Ok(appended) => batch.replies.push(Told::Append(reply, appended)),
-            Err(error) => drop(reply.send(Err(error))),
+    fn append(&mut self, append: Append, batch: &mut Batch) -> Result<Appended, AppendError> {
+        let held = append.claim.as_ref().map(|claim| self.holder(claim)).transpose()?.flatten();
+        let Some(held) = held else { return self.fresh(append, batch) };
+        if append.sync == Sync::Durable && self.is_unflushed(held.at) {
+            batch.durable = true; // the original was relayed; only now is anybody told that it is kept
         }
+        Ok(self.duplicate(held, append.claim.as_ref(), batch)?)
     }
 
-    fn fresh(
-        &mut self,
-        facts: EventFacts,
-        claim: Option<StoredClaim>,
-        payload: &[u8],
-        batch: &mut Batch,
-    ) -> Result<Appended, AppendError> {
+    fn reserve(&mut self, claim: &StoredClaim, batch: &mut Batch) -> Result<Reserved, AppendError> {
+        let Some(held) = self.holder(claim)? else { return Ok(Reserved::Free) };
+        Ok(match self.duplicate(held, Some(claim), batch)? {
+            Appended::Duplicate { original, conflict } => Reserved::Seen { original, conflict },
+            Appended::Fresh(_) => Reserved::Free,
+        })
+    }
+
+    fn holder(&mut self, claim: &StoredClaim) -> Result<Option<Held>, Broken> {
+        let now = self.clock.now();
+        let held = self.claims.holder(&claim.hash, now);
+        held.map_err(|error| self.fail(&format!("claims cannot be read: {error}")))
+    }
+
+    /// Whether what stands at `at` is not durable yet.
+    fn is_unflushed(&self, at: Position) -> bool {
+        at >= segment::position(self.active.number, self.active.flushed)
+    }
+
+    fn fresh(&mut self, append: Append, batch: &mut Batch) -> Result<Appended, AppendError> {
+        let Append { facts, claim, payload, attempt, sync, .. } = append;
         let size = segment::record_bytes(payload.len());
         if size as u64 > self.limits.max_bytes / 4 {
             return Err(AppendError::TooLarge { bytes: size });
@@ -220,14 +246,63 @@ impl Writer {
         }
         let id = facts.id;
         let entries = facts.deliveries.len();
-        let (at, first) = self.add_event(payload, facts, batch)?;
+        let (at, first) = self.add_event(&payload, facts, batch)?;
+        if let Some(attempt) = attempt {
+            let (segment, _) = segment::split(at);
+            self.first_attempt(id, Home { segment, entry: first }, at, attempt, batch)?;
+        }
+        batch.durable |= sync == Sync::Durable;
         if let Some(claim) = claim {
             batch.claim(&mut self.claims, claim.hash, Held::new(&claim, id, at, first, entries));
         }
         Ok(Appended::Fresh(Located { id, at }))
     }
 
-    /// Adds an event's record; it counts once it is durable.
+    /// Notes the attempt that the request path made at an event's first delivery, or is making.
+    fn first_attempt(
+        &mut self,
+        event: EventId,
+        home: Home,
+        event_at: Position,
+        attempt: FirstAttempt,
+        batch: &mut Batch,
+    ) -> Result<(), Broken> {
+        const FIRST: u32 = 1;
+        let id = DeliveryId { event, index: 0 };
+        let (started, ended) = match attempt {
+            FirstAttempt::UnderWay(started) => (Some(started), None),
+            // What is still to be delivered is counted as any attempt is: when it starts.
+            FirstAttempt::Over(attempt, verdict @ Verdict::RetryAt(_)) => {
+                (Some(attempt.started_at), Some((attempt, verdict)))
+            }
+            FirstAttempt::Over(attempt, verdict) => (None, Some((attempt, verdict))),
+        };
+        if let Some(at) = started {
+            self.add(&Record::Started { delivery: id, home, event_at, number: FIRST, at }, batch)?;
+            batch.late.push(Effect::Started { id, home, event_at, number: FIRST });
+        }
+        if let Some((attempt, verdict)) = ended {
+            let at = self.clock.now();
+            let settled = Settled { delivery: id, attempt: Some(attempt), verdict };
+            self.add(&Record::Settled { settled, home, at }, batch)?;
+            batch.late.push(Effect::Settled { id, home, number: Some(FIRST), verdict, at });
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, destination: Name, pause: Pause) -> Result<(), Broken> {
+        let mut paused = self.state().paused.clone();
+        match pause {
+            Pause::Paused => paused.insert(destination),
+            Pause::Resumed => paused.remove(&destination),
+        };
+        let written = pauses::write(&*self.disk, &paused);
+        written.map_err(|error| self.write_failed(&error, "note what is paused"))?;
+        self.state().paused = paused;
+        Ok(())
+    }
+
+    /// Adds an event's record; it counts with the batch.
     pub fn add_event(
         &mut self,
         payload: &[u8],
@@ -239,18 +314,12 @@ impl Writer {
         self.frame(KIND_EVENT, first, payload, batch);
         self.active.entries += u32::try_from(facts.deliveries.len()).unwrap_or(0);
         batch.late.push(Effect::Event { at, first, facts });
-        batch.durable = true;
         Ok((at, first))
     }
 
-    fn duplicate(
-        &mut self,
-        held: Held,
-        conflict: bool,
-        now: UnixMillis,
-        batch: &mut Batch,
-    ) -> Result<Appended, Broken> {
-        self.add(&Record::Duplicate { original: held.event, conflict, at: now }, batch)?;
+    fn duplicate(&mut self, held: Held, claim: Option<&StoredClaim>, batch: &mut Batch) -> Result<Appended, Broken> {
+        let conflict = claim.is_some_and(|claim| claim.fingerprint != held.fingerprint);
+        self.add(&Record::Duplicate { original: held.event, conflict, at: self.clock.now() }, batch)?;
         let original = Located { id: held.event, at: held.at };
         if held.rearms {
             let (segment, _) = segment::split(held.at);
@@ -274,7 +343,7 @@ impl Writer {
         let settled: Vec<_> = {
             let state = self.state();
             let may = |standing| match why {
-                Rearm::Replay => matches!(standing, Standing::Dead | Standing::Delivered),
+                Rearm::Replay => matches!(standing, Standing::Dead | Standing::Delivered | Standing::Refused),
                 Rearm::Duplicate => standing == Standing::Dead,
             };
             let entries = homes.into_iter().filter_map(|(id, home)| Some((id, home, state.entry(home)?)));
@@ -294,15 +363,16 @@ impl Writer {
     }
 
     fn start(&mut self, lane: &Lane, id: DeliveryId, number: u32, batch: &mut Batch) -> Result<(), JournalError> {
-        let (home, event_at) = self.home(lane, id)?;
+        let (home, event_at) = self.home(Some(lane), id)?;
         let at = self.clock.now();
         self.add(&Record::Started { delivery: id, home, event_at, number, at }, batch)?;
-        batch.early.push(Effect::Started { id, home, number });
+        batch.early.push(Effect::Started { id, home, event_at, number });
         Ok(())
     }
 
-    fn settle(&mut self, lane: &Lane, settled: Settled, reply: Reply<(), JournalError>, batch: &mut Batch) {
+    fn settle(&mut self, lane: Option<&Lane>, settled: Settled, reply: Reply<(), JournalError>, batch: &mut Batch) {
         let (id, verdict, at) = (settled.delivery, settled.verdict, self.clock.now());
+        let number = settled.attempt.as_ref().map(|attempt| attempt.number);
         let home = match self.home(lane, id) {
             Ok((home, _)) => home,
             Err(error) => return drop(reply.send(Err(error))),
@@ -310,7 +380,7 @@ impl Writer {
         if let Err(broken) = self.add(&Record::Settled { settled, home, at }, batch) {
             return drop(reply.send(Err(broken.into())));
         }
-        let effect = Effect::Settled { id, home, verdict, at };
+        let effect = Effect::Settled { id, home, number, verdict, at };
         if matches!(verdict, Verdict::Dead(_)) {
             batch.durable = true;
             batch.late.push(effect);
@@ -322,9 +392,10 @@ impl Writer {
         self.exhausted = false;
     }
 
-    fn home(&self, lane: &Lane, delivery: DeliveryId) -> Result<(Home, Position), JournalError> {
+    /// Where a delivery under way is kept, if `lane` is still whose it was.
+    fn home(&self, lane: Option<&Lane>, delivery: DeliveryId) -> Result<(Home, Position), JournalError> {
         let mut state = self.state();
-        if state.lane(lane).is_none() {
+        if lane.is_some_and(|lane| state.lane(lane).is_none()) {
             return Err(JournalError::Fenced);
         }
         state.home(delivery).ok_or(JournalError::Unknown)

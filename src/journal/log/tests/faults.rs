@@ -24,7 +24,7 @@ async fn nobody_hears_of_an_append_before_the_flush_is_over() {
     let tasks = tokio::runtime::Handle::current();
     let appends = (0..2).map(|_| {
         let journal = journal.clone();
-        tasks.spawn(async move { journal.append(entry(b"x", Some(1), &["app"])).await.unwrap() })
+        tasks.spawn(async move { journal.append(entry(b"x", Some(1), &["app"]), Sync::Durable).await.unwrap() })
     });
     let appends: Vec<_> = appends.collect();
     let held = Arc::clone(&faults);
@@ -41,12 +41,12 @@ async fn nobody_hears_of_an_append_before_the_flush_is_over() {
 #[tokio::test]
 async fn a_failed_flush_acknowledges_nothing_until_the_journal_is_reopened() {
     let (dir, faults, clock, journal) = on_failing_disk(64 << 20);
-    let kept = fresh(journal.append(entry(b"1", Some(1), &["app"])).await.unwrap());
+    let kept = fresh(journal.append(entry(b"1", Some(1), &["app"]), Sync::Durable).await.unwrap());
     faults.sync.store(true, Ordering::SeqCst);
-    assert!(matches!(journal.append(entry(b"2", Some(2), &["app"])).await, Err(AppendError::Failed(_))));
+    assert!(matches!(journal.append(entry(b"2", Some(2), &["app"]), Sync::Durable).await, Err(AppendError::Failed(_))));
     assert!(matches!(journal.room(), Room::Failed(_)));
     faults.sync.store(false, Ordering::SeqCst); // the disk claims to be well again; that proves nothing
-    assert!(matches!(journal.append(entry(b"3", Some(3), &["app"])).await, Err(AppendError::Failed(_))));
+    assert!(matches!(journal.append(entry(b"3", Some(3), &["app"]), Sync::Durable).await, Err(AppendError::Failed(_))));
     journal.trim(Retention::default()).await.unwrap_err();
     assert!(matches!(journal.room(), Room::Failed(_)));
     journal.close().await;
@@ -54,20 +54,26 @@ async fn a_failed_flush_acknowledges_nothing_until_the_journal_is_reopened() {
     let reopened = open(dir.path(), &clock, 64 << 20);
     assert_eq!(reopened.room(), Room::Open);
     assert!(reopened.event(kept).await.unwrap().is_some());
-    assert!(matches!(reopened.append(entry(b"3", Some(3), &["app"])).await.unwrap(), Appended::Fresh(_)));
+    assert!(matches!(
+        reopened.append(entry(b"3", Some(3), &["app"]), Sync::Durable).await.unwrap(),
+        Appended::Fresh(_)
+    ));
 }
 
 #[tokio::test]
 async fn a_full_disk_refuses_leaves_nothing_half_written_and_recovers_by_itself() {
     let (dir, faults, clock, journal) = on_failing_disk(64 << 20);
-    journal.append(entry(b"1", Some(1), &["app"])).await.unwrap();
+    journal.append(entry(b"1", Some(1), &["app"]), Sync::Durable).await.unwrap();
     faults.full_after.store(faults.written.load(Ordering::SeqCst) + 10, Ordering::SeqCst);
-    assert!(matches!(journal.append(entry(b"2", Some(2), &["app"])).await, Err(AppendError::Full { .. })));
+    assert!(matches!(
+        journal.append(entry(b"2", Some(2), &["app"]), Sync::Durable).await,
+        Err(AppendError::Full { .. })
+    ));
     assert!(matches!(journal.room(), Room::Full { .. }));
     faults.full_after.store(0, Ordering::SeqCst);
     journal.trim(Retention::default()).await.unwrap(); // as the app does every second
     assert_eq!(journal.room(), Room::Open);
-    let again = journal.append(entry(b"2", Some(2), &["app"])).await.unwrap();
+    let again = journal.append(entry(b"2", Some(2), &["app"]), Sync::Durable).await.unwrap();
     assert!(matches!(again, Appended::Fresh(_)), "the refused one claimed nothing");
     journal.close().await;
 
@@ -79,9 +85,9 @@ async fn a_full_disk_refuses_leaves_nothing_half_written_and_recovers_by_itself(
 #[tokio::test]
 async fn a_copy_that_does_not_fit_costs_nothing() {
     let (dir, faults, clock, journal) = on_failing_disk(SMALL);
-    let waits = fresh(journal.append(entry(&[1; 60 << 10], Some(9), &["app"])).await.unwrap());
+    let waits = fresh(journal.append(entry(&[1; 60 << 10], Some(9), &["app"]), Sync::Durable).await.unwrap());
     for _ in 0..9 {
-        journal.append(entry(&[7; 16 << 10], None, &[])).await.unwrap();
+        journal.append(entry(&[7; 16 << 10], None, &[]), Sync::Durable).await.unwrap();
     }
     clock.set(T0.plus(HOUR * 24 * 8)); // history is past its retention; there is room for small records only
     faults.full_after.store(faults.written.load(Ordering::SeqCst) + 4096, Ordering::SeqCst);
@@ -101,7 +107,7 @@ async fn a_copy_that_does_not_fit_costs_nothing() {
 #[tokio::test]
 async fn a_segment_that_could_not_be_begun_is_not_in_the_way() {
     let (_dir, faults, clock, journal) = on_failing_disk(SMALL);
-    journal.append(entry(&[1; 1000], Some(9), &["app"])).await.unwrap();
+    journal.append(entry(&[1; 1000], Some(9), &["app"]), Sync::Durable).await.unwrap();
     clock.set(T0.plus(HOUR * 24)); // time for a new segment
     faults.full_after.store(faults.written.load(Ordering::SeqCst) + 10, Ordering::SeqCst);
     assert!(matches!(journal.trim(Retention::default()).await, Err(JournalError::Full)));
@@ -120,7 +126,7 @@ async fn a_duplicate_of_what_could_not_be_written_is_not_acknowledged() {
     let runtime = tokio::runtime::Handle::current();
     let append = |body: Vec<u8>, key| {
         let journal = journal.clone();
-        runtime.spawn(async move { journal.append(entry(&body, Some(key), &["app"])).await })
+        runtime.spawn(async move { journal.append(entry(&body, Some(key), &["app"]), Sync::Durable).await })
     };
     let first = append(b"holds the writer up".to_vec(), 1);
     let held = Arc::clone(&faults);
@@ -142,7 +148,7 @@ async fn a_duplicate_of_what_could_not_be_written_is_not_acknowledged() {
 async fn a_dead_letter_counts_once_it_is_durable_and_an_outcome_soon_after() {
     let (_dir, faults, _clock, journal) = on_failing_disk(64 << 20);
     for body in [b"1", b"2"] {
-        journal.append(entry(body, None, &["app"])).await.unwrap();
+        journal.append(entry(body, None, &["app"]), Sync::Durable).await.unwrap();
     }
     let lane = journal.lanes().borrow()[0].clone();
     let ids: Vec<_> =
@@ -167,7 +173,7 @@ async fn a_dead_letter_counts_once_it_is_durable_and_an_outcome_soon_after() {
 #[tokio::test]
 async fn a_short_disk_with_nothing_to_let_go_of_is_given_up_on() {
     let (_dir, faults, _clock, journal) = on_failing_disk(64 << 20);
-    journal.append(entry(b"waits", None, &["app"])).await.unwrap();
+    journal.append(entry(b"waits", None, &["app"]), Sync::Durable).await.unwrap();
     faults.no_space.store(true, Ordering::SeqCst);
     for _ in 0..3 {
         journal.trim(Retention::default()).await.unwrap();
@@ -180,7 +186,7 @@ async fn a_short_disk_with_nothing_to_let_go_of_is_given_up_on() {
 #[tokio::test]
 async fn a_short_disk_lets_go_of_the_only_segment_too() {
     let (_dir, faults, _clock, journal) = on_failing_disk(64 << 20);
-    journal.append(entry(&[7; 16 << 10], None, &[])).await.unwrap();
+    journal.append(entry(&[7; 16 << 10], None, &[]), Sync::Durable).await.unwrap();
     faults.no_space.store(true, Ordering::SeqCst);
     journal.trim(Retention::default()).await.unwrap();
     assert_eq!(journal.stats().evicted, 1);
@@ -190,7 +196,7 @@ async fn a_short_disk_lets_go_of_the_only_segment_too() {
 async fn a_short_disk_lets_go_of_history_and_then_refuses() {
     let (_dir, faults, _clock, journal) = on_failing_disk(64 << 20);
     for _ in 0..200 {
-        journal.append(entry(&[7; 16 << 10], None, &[])).await.unwrap();
+        journal.append(entry(&[7; 16 << 10], None, &[]), Sync::Durable).await.unwrap();
     }
     faults.no_space.store(true, Ordering::SeqCst);
     journal.trim(Retention::default()).await.unwrap();

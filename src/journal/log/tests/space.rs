@@ -6,7 +6,7 @@ use super::*;
 async fn fill(store: &Store, destinations: &[&str]) -> Vec<EventId> {
     let mut kept = Vec::new();
     for _ in 0..1_000 {
-        match store.journal.append(entry(&[7; 16 << 10], None, destinations)).await {
+        match store.journal.append(entry(&[7; 16 << 10], None, destinations), Sync::Durable).await {
             Ok(appended) => kept.push(fresh(appended).id),
             Err(AppendError::Full { .. }) => return kept,
             Err(other) => panic!("{other}"),
@@ -196,7 +196,8 @@ async fn dead_letters_end_with_their_retention_while_others_keep_dying() {
             (event.id, event.received_at) = (EventId::new(store.clock.now()), store.clock.now());
             let to = |name: &&str| NewDelivery { destination: Name::new(name).unwrap(), path: None };
             let deliveries = destinations.iter().map(to).collect();
-            store.append(Entry { event: VerifiedEvent::assumed(event), claim: None, deliveries, lease: None }).await;
+            let event = VerifiedEvent::assumed(event);
+            store.append(Entry { event, deliveries, ..entry(b"", None, &[]) }).await;
         }
         for pending in store.pending("app").await {
             store.settle(pending.id, 1, Verdict::Dead(DeadReason::GaveUp)).await;
@@ -234,7 +235,7 @@ async fn damaged_claims_are_read_again_from_the_log() {
     for _ in 0..2 {
         let journal = reopened(dir.path()); // the second opening finds it mended
         for key in 0..100 {
-            let again = journal.append(entry(b"x", Some(key), &["app"])).await.unwrap();
+            let again = journal.append(entry(b"x", Some(key), &["app"]), Sync::Durable).await.unwrap();
             assert!(matches!(again, Appended::Duplicate { .. }), "{key}");
         }
         journal.close().await;
@@ -267,7 +268,7 @@ async fn a_segment_that_is_missing_is_said_to_be() {
 async fn an_event_that_could_never_fit_is_refused_for_good() {
     let store = Store::sized(SMALL);
     let huge = vec![0; SMALL as usize / 4 + 1];
-    let refused = store.journal.append(entry(&huge, None, &["app"])).await;
+    let refused = store.journal.append(entry(&huge, None, &["app"]), Sync::Durable).await;
     assert!(matches!(refused, Err(AppendError::TooLarge { .. })));
     assert_eq!(store.journal.room(), Room::Open);
 }

@@ -1,0 +1,413 @@
+//! One destination, ready to be delivered to: whose turn it is, and one attempt.
+//!
+//! The request path and the lane's owner deliver to a destination at the same time. They share its concurrency, its
+//! rate and its breaker here: whoever wants to make an attempt asks for a [`Turn`], and whoever has to wait stands in
+//! one line with everybody else, so that neither a backlog nor live requests starve the other.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::{Breaker, Client, ClientError, Destination, Gate};
+use crate::event::DeliveryId;
+use crate::journal::{Pause, Verdict};
+use crate::limit::Limiter;
+use crate::telemetry::{BreakerState, DestinationMetrics};
+
+/// One destination, ready to be delivered to.
+pub struct Target {
+    /// What the config says of it.
+    pub destination: Destination,
+    /// The way there.
+    pub client: Client,
+    /// What is counted of it.
+    pub metrics: Arc<DestinationMetrics>,
+    limiter: Option<Limiter>,
+    turns: Mutex<Turns>,
+    in_hand: Mutex<HashMap<DeliveryId, watch::Receiver<Option<Verdict>>>>,
+}
+
+struct Turns {
+    breaker: Breaker,
+    pause: Pause,
+    under_way: usize,
+    line: VecDeque<oneshot::Sender<Turn>>,
+    /// When the line is as long as this, those who have left it are taken out.
+    sweep_at: usize,
+}
+
+/// How many may stand in line before it is first looked through for those who have left.
+const SWEEP_LEAST: usize = 64;
+
+/// What somebody is willing to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// A free place.
+    Place,
+    /// Whatever it takes.
+    Any,
+}
+
+/// What is said to somebody who wants to make an attempt.
+pub enum Asked {
+    /// Go on.
+    Granted(Turn),
+    /// Wait in line: the turn comes, or the line is sent away and it is time to ask again.
+    Line(oneshot::Receiver<Turn>),
+    /// There is nothing that the asker would wait for.
+    Not(Wait),
+    /// The breaker is open until then.
+    Shut(Instant),
+}
+
+/// Why somebody has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// As many attempts are under way as the destination takes.
+    Full,
+    /// One attempt is under way to see whether the destination is back.
+    Probing,
+    /// The destination is paused.
+    Paused,
+}
+
+impl Target {
+    /// A destination that nothing has been delivered to yet.
+    ///
+    /// # Errors
+    /// [`ClientError`] if there is no TLS to be had.
+    pub fn new(destination: Destination, metrics: Arc<DestinationMetrics>, pause: Pause) -> Result<Self, ClientError> {
+        let breaker = Breaker::new(destination.breaker, destination.concurrency);
+        Ok(Self {
+            client: Client::new(&destination)?,
+            limiter: destination.rate_limit.map(|rate| Limiter::new(rate, 1)),
+            turns: Mutex::new(Turns { breaker, pause, under_way: 0, line: VecDeque::new(), sweep_at: SWEEP_LEAST }),
+            in_hand: Mutex::new(HashMap::new()),
+            destination,
+            metrics,
+        })
+    }
+
+    /// Asks for a turn.
+    pub fn ask(self: &Arc<Self>, patience: Patience) -> Asked {
+        let mut turns = self.turns();
+        let why = match turns.may_begin(Instant::now(), self.destination.concurrency) {
+            May::Begin if turns.line.is_empty() => {
+                turns.begin();
+                self.show(&mut turns);
+                return Asked::Granted(Turn { target: Arc::clone(self), ends: Ends::NotBegun });
+            }
+            May::Begin => Wait::Full, // others have waited longer
+            May::Wait(why) => why,
+            May::Shut(until) => return Asked::Shut(until),
+        };
+        if patience == Patience::Place && why != Wait::Full {
+            return Asked::Not(why);
+        }
+        let (turn, waits) = oneshot::channel();
+        turns.line_up(turn);
+        self.serve(turns);
+        Asked::Line(waits)
+    }
+
+    /// Waits for a turn and for the destination's rate, no longer than `until`. None if it would be in vain: the time is
+    /// over, the breaker is open, or the destination is paused.
+    pub async fn turn(self: &Arc<Self>, until: Instant) -> Option<Turn> {
+        let turn = loop {
+            match self.ask(Patience::Place) {
+                Asked::Granted(turn) => break turn,
+                Asked::Line(line) => match tokio::time::timeout_at(until, line).await {
+                    Ok(Ok(turn)) => break turn,
+                    Ok(Err(_sent_away)) => {}
+                    Err(_elapsed) => return None,
+                },
+                Asked::Shut(_) | Asked::Not(_) => return None,
+            }
+        };
+        while let Err(wait) = self.take_rate() {
+            let then = Instant::now() + wait;
+            if then >= until {
+                return None;
+            }
+            tokio::time::sleep_until(then).await;
+        }
+        Some(turn)
+    }
+
+    /// Spends one of the destination's rate, for an attempt that has its turn.
+    ///
+    /// # Errors
+    /// The time until there is one to spend.
+    pub fn take_rate(&self) -> Result<(), Duration> {
+        self.limiter.as_ref().map_or(Ok(()), Limiter::try_take)
+    }
+
+    /// Pauses the destination, or lets it go on. Attempts under way are not cut off.
+    pub fn set_pause(self: &Arc<Self>, pause: Pause) {
+        let mut turns = self.turns();
+        turns.pause = pause;
+        turns.line.clear(); // everybody asks again
+    }
+
+    /// Whether it is paused.
+    pub fn pause(&self) -> Pause {
+        self.turns().pause
+    }
+
+    /// Notes that the request path has an attempt of `delivery` under way whose event is about to be kept.
+    pub fn take_in_hand(self: &Arc<Self>, delivery: DeliveryId) -> InHand {
+        let (verdict, ended) = watch::channel(None);
+        self.hands().insert(delivery, ended);
+        InHand { target: Arc::clone(self), delivery, verdict }
+    }
+
+    /// If the request path has an attempt of `delivery` under way: what tells how it ended. It is recorded by then.
+    pub fn in_hand(&self, delivery: DeliveryId) -> Option<watch::Receiver<Option<Verdict>>> {
+        self.hands().get(&delivery).cloned()
+    }
+
+    /// Gives turns to those in line, as far as there are any.
+    fn serve(self: &Arc<Self>, mut turns: MutexGuard<'_, Turns>) {
+        let now = Instant::now();
+        while !turns.line.is_empty() {
+            match turns.may_begin(now, self.destination.concurrency) {
+                May::Begin => {}
+                May::Wait(_) => break,
+                May::Shut(_) => {
+                    turns.line.clear(); // nobody waits for a breaker in line
+                    break;
+                }
+            }
+            let Some(next) = turns.line.pop_front() else { break };
+            if next.is_closed() {
+                continue;
+            }
+            turns.begin();
+            let turn = Turn { target: Arc::clone(self), ends: Ends::NotBegun };
+            if let Err(mut unwanted) = next.send(turn) {
+                unwanted.ends = Ends::Over; // its end would ask for the lock that is held here
+                turns.end(now, Ends::NotBegun, self.destination.concurrency);
+            }
+        }
+        self.show(&mut turns);
+    }
+
+    fn show(&self, turns: &mut Turns) {
+        self.metrics.set_breaker(match turns.breaker.gate(Instant::now()) {
+            Gate::Open { .. } => BreakerState::Closed,
+            Gate::Probing => BreakerState::Probing,
+            Gate::Shut { .. } => BreakerState::Open,
+        });
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hands(&self) -> MutexGuard<'_, HashMap<DeliveryId, watch::Receiver<Option<Verdict>>>> {
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum May {
+    Begin,
+    Wait(Wait),
+    Shut(Instant),
+}
+
+impl Turns {
+    fn may_begin(&mut self, now: Instant, concurrency: usize) -> May {
+        if self.pause == Pause::Paused {
+            return May::Wait(Wait::Paused);
+        }
+        match self.breaker.gate(now) {
+            Gate::Open { at_most } if self.under_way < at_most.min(concurrency) => May::Begin,
+            Gate::Open { .. } => May::Wait(Wait::Full),
+            Gate::Probing => May::Wait(Wait::Probing),
+            Gate::Shut { until } => May::Shut(until),
+        }
+    }
+
+    fn line_up(&mut self, turn: oneshot::Sender<Turn>) {
+        if self.line.len() >= self.sweep_at {
+            self.line.retain(|turn| !turn.is_closed());
+            self.sweep_at = (self.line.len() * 2).max(SWEEP_LEAST);
+        }
+        self.line.push_back(turn);
+    }
+
+    fn begin(&mut self) {
+        self.under_way += 1;
+        self.breaker.begun();
+    }
+
+    fn end(&mut self, now: Instant, ends: Ends, concurrency: usize) {
+        self.under_way = self.under_way.saturating_sub(1);
+        match ends {
+            Ends::Well => self.breaker.succeeded(concurrency),
+            Ends::Badly => self.breaker.failed(now),
+            Ends::NotBegun => self.breaker.not_begun(now),
+            Ends::Over => {}
+        }
+    }
+}
+
+/// The right to make one attempt. Dropped without [`Turn::over`], no attempt was made.
+pub struct Turn {
+    target: Arc<Target>,
+    ends: Ends,
+}
+
+/// How a turn ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// The destination answered sensibly.
+    Well,
+    /// It did not.
+    Badly,
+    /// It was not asked.
+    NotBegun,
+    /// It has ended already.
+    Over,
+}
+
+impl Turn {
+    /// The attempt was made; `healthy` says whether the destination answered sensibly.
+    pub fn over(mut self, healthy: Healthy) {
+        self.ends = if healthy == Healthy::Yes { Ends::Well } else { Ends::Badly };
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.ends == Ends::Over {
+            return;
+        }
+        let mut turns = self.target.turns();
+        turns.end(Instant::now(), self.ends, self.target.destination.concurrency);
+        self.target.serve(turns);
+    }
+}
+
+/// Whether a destination is well: it answered, and not with what says that it is overloaded or broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Healthy {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+}
+
+/// An attempt of the request path that outlives its request. Dropped without [`InHand::ended`], its outcome is unknown.
+pub struct InHand {
+    target: Arc<Target>,
+    delivery: DeliveryId,
+    verdict: watch::Sender<Option<Verdict>>,
+}
+
+impl InHand {
+    /// The attempt has ended, and that is recorded.
+    pub fn ended(self, verdict: Verdict) {
+        self.verdict.send_replace(Some(verdict));
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.target.hands().remove(&self.delivery);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+
+    use super::*;
+    use crate::base::Name;
+    use crate::deliver::{BreakerPolicy, HeaderEdits, RetryPolicy};
+    use crate::telemetry::Metrics;
+
+    const COOLDOWN: Duration = Duration::from_secs(10);
+
+    fn target(concurrency: usize) -> Arc<Target> {
+        let name = Name::new("app").unwrap();
+        let destination = Destination {
+            name: name.clone(),
+            url: Uri::from_static("http://127.0.0.1:9/"),
+            timeout: Destination::TIMEOUT,
+            connect_timeout: Destination::CONNECT_TIMEOUT,
+            concurrency,
+            rate_limit: None,
+            retry: RetryPolicy::default(),
+            breaker: BreakerPolicy { failures: 2, cooldown: COOLDOWN },
+            headers: HeaderEdits::default(),
+        };
+        let metrics = Metrics::new("test").destination(&name);
+        Arc::new(Target::new(destination, metrics, Pause::Resumed).unwrap())
+    }
+
+    fn granted(target: &Arc<Target>) -> Turn {
+        match target.ask(Patience::Any) {
+            Asked::Granted(turn) => turn,
+            Asked::Line(_) | Asked::Not(_) => panic!("wait"),
+            Asked::Shut(_) => panic!("shut"),
+        }
+    }
+
+    fn waits(target: &Arc<Target>, expected: Wait) -> oneshot::Receiver<Turn> {
+        if expected != Wait::Full {
+            assert!(matches!(target.ask(Patience::Place), Asked::Not(why) if why == expected));
+        }
+        match target.ask(Patience::Any) {
+            Asked::Line(line) => line,
+            Asked::Granted(_) | Asked::Not(_) | Asked::Shut(_) => panic!("does not wait"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_are_given_in_the_order_in_which_they_were_asked_for() {
+        let target = target(2);
+        let (one, two) = (granted(&target), granted(&target));
+        let (mut three, four, mut five) =
+            (waits(&target, Wait::Full), waits(&target, Wait::Full), waits(&target, Wait::Full));
+        assert!(three.try_recv().is_err());
+        one.over(Healthy::Yes);
+        let three = three.try_recv().unwrap();
+        drop(four); // it gave up waiting
+        two.over(Healthy::Yes);
+        let five = five.try_recv().unwrap();
+        waits(&target, Wait::Full);
+        drop((three, five));
+        drop((granted(&target), granted(&target)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_breaker_sends_the_line_away_and_one_probe_decides() {
+        let target = target(1);
+        granted(&target).over(Healthy::No);
+        let turn = granted(&target);
+        let mut line = waits(&target, Wait::Full);
+        turn.over(Healthy::No);
+        assert_eq!(line.try_recv().map(drop), Err(oneshot::error::TryRecvError::Closed));
+        let Asked::Shut(until) = target.ask(Patience::Place) else { panic!("the breaker is open") };
+        assert_eq!(until, Instant::now() + COOLDOWN);
+        tokio::time::advance(COOLDOWN).await;
+        let probe = granted(&target);
+        let mut behind = waits(&target, Wait::Probing);
+        probe.over(Healthy::Yes);
+        assert!(behind.try_recv().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paused_destination_has_no_turns_until_it_goes_on() {
+        let target = target(1);
+        target.set_pause(Pause::Paused);
+        let mut line = waits(&target, Wait::Paused);
+        target.set_pause(Pause::Resumed);
+        assert_eq!(line.try_recv().map(drop), Err(oneshot::error::TryRecvError::Closed), "it asks again");
+        drop(granted(&target));
+    }
+}

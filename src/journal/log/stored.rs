@@ -1,0 +1,257 @@
+//! An event's record, byte by byte: its claim, its deliveries, its facts, and what its sender was told.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
+
+use super::codec::{Decoder, Encoder, Malformed};
+use super::record::{reason_code, reason_from};
+use crate::base::{Name, UnixMillis};
+use crate::event::{AttemptReason, Client, DeliveryStatus, Event, EventId, Headers, Proof};
+use crate::journal::{Position, Relayed};
+
+/// An event as it is kept.
+#[derive(Clone, Debug)]
+pub struct EventRecord {
+    /// Where its record was before, and its first entry there, if this is a copy of a straggler.
+    pub moved_from: Option<(Position, u32)>,
+    /// Its claim.
+    pub claim: Option<StoredClaim>,
+    /// Its deliveries, by index.
+    pub deliveries: Vec<StoredDelivery>,
+    /// What the application answered, where the sender was told just that.
+    pub relayed: Option<Relayed>,
+    /// The event.
+    pub event: Event,
+}
+
+/// A claim as it is kept with its event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredClaim {
+    /// The keyed hash of the dedupe key.
+    pub hash: [u8; 16],
+    /// Until when it holds.
+    pub until: UnixMillis,
+    /// A digest of the body.
+    pub fingerprint: u64,
+    /// Whether a duplicate rearms dead deliveries.
+    pub rearms: bool,
+}
+
+/// A delivery as it is kept with its event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredDelivery {
+    /// Where it goes.
+    pub destination: Name,
+    /// The route's path.
+    pub path: Option<Box<str>>,
+    /// Where it stood when the record was written.
+    pub status: DeliveryStatus,
+    /// How far it had come.
+    pub progress: Progress,
+}
+
+/// How far a pending delivery has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Attempts started so far.
+    pub attempts: u32,
+    /// Those of earlier cycles.
+    pub attempts_before: u32,
+    /// When the present cycle began.
+    pub since: UnixMillis,
+    /// When the next attempt is due.
+    pub not_before: Option<UnixMillis>,
+    /// Why the next attempt is made.
+    pub reason: AttemptReason,
+}
+
+impl Progress {
+    /// Of a delivery that was never tried.
+    pub fn fresh(received_at: UnixMillis) -> Self {
+        Self { attempts: 0, attempts_before: 0, since: received_at, not_before: None, reason: AttemptReason::Initial }
+    }
+}
+
+/// The payload of a fresh event, made before the writer sees it.
+pub fn encode_event(out: &mut Encoder, record: &EventRecord) {
+    match record.moved_from {
+        None => out.u8(0),
+        Some((from, entry)) => out.u8(1).u64(from.0).u32(entry),
+    };
+    match &record.claim {
+        None => out.u8(0),
+        Some(claim) => out.u8(1).raw(&claim.hash).i64(claim.until.0).u64(claim.fingerprint).u8(u8::from(claim.rearms)),
+    };
+    out.u8(u8::try_from(record.deliveries.len()).unwrap_or(u8::MAX));
+    for delivery in record.deliveries.iter().take(usize::from(u8::MAX)) {
+        out.bytes(delivery.destination.as_str().as_bytes()).maybe(delivery.path.as_deref().map(str::as_bytes));
+        out.u8(status_code(delivery.status));
+        let progress = &delivery.progress;
+        out.u32(progress.attempts).u32(progress.attempts_before).i64(progress.since.0);
+        match progress.not_before {
+            None => out.u8(0),
+            Some(at) => out.u8(1).i64(at.0),
+        };
+        out.u8(reason_code(progress.reason));
+    }
+    match &record.relayed {
+        None => out.u8(0),
+        Some(told) => {
+            let content_type = told.content_type.as_ref().map(HeaderValue::as_bytes);
+            out.u8(1).u16(told.status).maybe(content_type).maybe(told.body.as_deref())
+        }
+    };
+    encode_facts(out, &record.event);
+}
+
+fn encode_facts(out: &mut Encoder, event: &Event) {
+    let text = |value: &Option<Box<str>>| value.as_ref().map(|value| value.as_bytes().to_vec());
+    out.raw(event.id.as_bytes());
+    out.bytes(event.source.as_str().as_bytes()).bytes(event.provider.as_str().as_bytes());
+    out.maybe(text(&event.kind).as_deref()).maybe(text(&event.provider_event_id).as_deref());
+    out.bytes(event.method.as_str().as_bytes()).bytes(event.path.as_bytes()).maybe(text(&event.query).as_deref());
+    out.u16(u16::try_from(event.params.len()).unwrap_or(u16::MAX));
+    for (name, value) in event.params.iter().take(usize::from(u16::MAX)) {
+        out.bytes(name.as_bytes()).bytes(value.as_bytes());
+    }
+    out.i64(event.received_at.0);
+    match event.client.ip {
+        IpAddr::V4(ip) => out.bytes(&ip.octets()),
+        IpAddr::V6(ip) => out.bytes(&ip.octets()),
+    };
+    out.u8(u8::from(event.client.tls)).maybe(text(&event.client.host).as_deref());
+    out.bytes(event.proof.scheme.as_bytes()).bytes(event.proof.slot.as_bytes());
+    out.u16(u16::try_from(event.headers.len()).unwrap_or(u16::MAX));
+    for (name, value) in event.headers.iter().take(usize::from(u16::MAX)) {
+        out.bytes(name.as_str().as_bytes()).bytes(value.as_bytes());
+    }
+    out.bytes(&event.body);
+}
+
+/// Reads an event's payload.
+///
+/// # Errors
+/// [`Malformed`] if it is not one.
+pub fn decode_event(from: &mut Decoder) -> Result<EventRecord, Malformed> {
+    let Front { moved_from, claim, deliveries, relayed } = decode_front(from)?;
+    Ok(EventRecord { moved_from, claim, deliveries, relayed, event: decode_facts(from)? })
+}
+
+/// An event's id and deliveries, without the rest of it.
+///
+/// # Errors
+/// [`Malformed`] if the payload is not an event's.
+pub fn decode_deliveries(payload: Bytes) -> Result<(EventId, Vec<StoredDelivery>), Malformed> {
+    let mut from = Decoder(payload);
+    let Front { deliveries, .. } = decode_front(&mut from)?;
+    Ok((EventId::from_bytes(from.id()?), deliveries))
+}
+
+/// What stands before the event's facts.
+struct Front {
+    moved_from: Option<(Position, u32)>,
+    claim: Option<StoredClaim>,
+    deliveries: Vec<StoredDelivery>,
+    relayed: Option<Relayed>,
+}
+
+fn decode_front(from: &mut Decoder) -> Result<Front, Malformed> {
+    let moved_from = from.maybe(|from| Ok((Position(from.u64()?), from.u32()?)))?;
+    let claim = from.maybe(|from| {
+        Ok(StoredClaim {
+            hash: from.id()?,
+            until: UnixMillis(from.i64()?),
+            fingerprint: from.u64()?,
+            rearms: from.u8()? == 1,
+        })
+    })?;
+    let count = from.u8()?;
+    let deliveries = (0..count).map(|_| decode_delivery(from)).collect::<Result<_, _>>()?;
+    let relayed = from.maybe(|from| {
+        Ok(Relayed { status: from.u16()?, content_type: from.maybe(decode_value)?, body: from.maybe(Decoder::bytes)? })
+    })?;
+    Ok(Front { moved_from, claim, deliveries, relayed })
+}
+
+fn decode_delivery(from: &mut Decoder) -> Result<StoredDelivery, Malformed> {
+    Ok(StoredDelivery {
+        destination: decode_name(from)?,
+        path: from.maybe(Decoder::text)?,
+        status: status_from(from.u8()?)?,
+        progress: Progress {
+            attempts: from.u32()?,
+            attempts_before: from.u32()?,
+            since: UnixMillis(from.i64()?),
+            not_before: from.maybe(|from| from.i64().map(UnixMillis))?,
+            reason: reason_from(from.u8()?)?,
+        },
+    })
+}
+
+fn decode_facts(from: &mut Decoder) -> Result<Event, Malformed> {
+    Ok(Event {
+        id: EventId::from_bytes(from.id()?),
+        source: decode_name(from)?,
+        provider: decode_name(from)?,
+        kind: from.maybe(Decoder::text)?,
+        provider_event_id: from.maybe(Decoder::text)?,
+        method: Method::from_bytes(&from.bytes()?).map_err(|_| Malformed)?,
+        path: from.text()?,
+        query: from.maybe(Decoder::text)?,
+        params: {
+            let count = from.u16()?;
+            (0..count).map(|_| Ok((from.text()?, from.text()?))).collect::<Result<_, _>>()?
+        },
+        received_at: UnixMillis(from.i64()?),
+        client: Client { ip: decode_ip(&from.bytes()?)?, tls: from.u8()? == 1, host: from.maybe(Decoder::text)? },
+        proof: Proof { scheme: from.text()?, slot: from.text()? },
+        headers: decode_headers(from)?,
+        body: from.bytes()?,
+    })
+}
+
+fn decode_headers(from: &mut Decoder) -> Result<Headers, Malformed> {
+    let count = from.u16()?;
+    (0..count)
+        .map(|_| {
+            let name = HeaderName::from_bytes(&from.bytes()?).map_err(|_| Malformed)?;
+            Ok((name, decode_value(from)?))
+        })
+        .collect()
+}
+
+fn decode_value(from: &mut Decoder) -> Result<HeaderValue, Malformed> {
+    HeaderValue::from_maybe_shared(from.bytes()?).map_err(|_| Malformed)
+}
+
+fn decode_name(from: &mut Decoder) -> Result<Name, Malformed> {
+    Name::new(&from.text()?).map_err(|_| Malformed)
+}
+
+fn decode_ip(bytes: &[u8]) -> Result<IpAddr, Malformed> {
+    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
+        return Ok(IpAddr::from(four));
+    }
+    <[u8; 16]>::try_from(bytes).map(IpAddr::from).map_err(|_| Malformed)
+}
+
+fn status_code(status: DeliveryStatus) -> u8 {
+    match status {
+        DeliveryStatus::Pending => 0,
+        DeliveryStatus::Delivered => 1,
+        DeliveryStatus::Dead => 2,
+        DeliveryStatus::Refused => 3,
+    }
+}
+
+fn status_from(code: u8) -> Result<DeliveryStatus, Malformed> {
+    match code {
+        0 => Ok(DeliveryStatus::Pending),
+        1 => Ok(DeliveryStatus::Delivered),
+        2 => Ok(DeliveryStatus::Dead),
+        3 => Ok(DeliveryStatus::Refused),
+        _ => Err(Malformed),
+    }
+}
