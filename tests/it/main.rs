@@ -13,4 +13,5 @@ mod delivery;
 mod edge;
 mod full;
 mod intake;
+mod proxy;
 mod support;

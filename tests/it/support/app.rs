@@ -37,6 +37,8 @@ struct Inner {
     address: SocketAddr,
     seen: watch::Sender<Vec<Seen>>,
     behaviour: Mutex<Arc<Behaviour>>,
+    /// Whether it keeps its answers to itself.
+    holds: watch::Sender<bool>,
     server: Mutex<Option<AbortHandle>>,
 }
 
@@ -71,6 +73,7 @@ impl FakeApp {
             address,
             seen: watch::Sender::new(Vec::new()),
             behaviour: Mutex::new(Arc::new(behaviour)),
+            holds: watch::Sender::new(false),
             server: Mutex::new(None),
         }))
     }
@@ -78,6 +81,16 @@ impl FakeApp {
     /// What it answers from now on; none is no answer at all, ever.
     pub fn behave(&self, behaviour: impl Fn(&Seen) -> Option<Response<Full<Bytes>>> + Send + Sync + 'static) {
         *self.0.behaviour.lock().unwrap() = Arc::new(Box::new(behaviour));
+    }
+
+    /// From now on it notes what it gets and says nothing, until it is told to go on.
+    pub fn hold(&self) {
+        self.0.holds.send_replace(true);
+    }
+
+    /// Gives the answers that it held back.
+    pub fn go_on(&self) {
+        self.0.holds.send_replace(false);
     }
 
     /// Comes up on its address.
@@ -156,6 +169,7 @@ async fn answer(request: Request<Incoming>, inner: Arc<Inner>) -> Result<Respons
     let behaviour = Arc::clone(&inner.behaviour.lock().unwrap());
     let answer = behaviour(&seen);
     inner.seen.send_modify(|all| all.push(seen));
+    let _ = inner.holds.subscribe().wait_for(|holds| !holds).await; // the application is there as long as its answers are
     match answer {
         Some(answer) => Ok(answer),
         None => std::future::pending().await,
