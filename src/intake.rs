@@ -1,5 +1,7 @@
 //! STORY 1: one webhook, from request head to answer.
 
+mod receipt;
+mod refusal;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -8,27 +10,30 @@ mod underway;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method};
+
 use http_body_util::combinators::BoxBody;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::admit::{Denied, Lease};
+use crate::admit::Lease;
 use crate::base::{Clock, Name, Tasks};
 use crate::deliver::Target;
-use crate::event::{EventId, Head};
+use crate::event::Head;
 use crate::journal::{AppendError, Appended, Claim, Entry, Journal, Sync};
 use crate::provider::VerifiedEvent;
 use crate::router::Router;
 use crate::source::{Mode, Source};
-use crate::telemetry::{DuplicateKind, Metrics, Reason, RequestOutcome};
+use crate::telemetry::{DuplicateKind, Metrics, RequestOutcome};
 
+use receipt::acknowledged;
+
+pub use receipt::{Again, Buffered, Receipt};
+pub use refusal::Refusal;
 pub use underway::Underway;
 
 /// Takes webhooks. One for the whole program, shared.
@@ -74,7 +79,16 @@ impl<J: Journal> Intake<J> {
             }
             source.admit(&head, &self.journal.room())?; // no body read yet
             let (received, lease) = source.read(head, params, body).await?;
+            if let Some(answer) = source.unsigned_handshake(&received, self.clock.now())? {
+                return Ok(Receipt::Handshake(answer));
+            }
+            if !source.takes_events(&received.head.method) {
+                return Err(Refusal::Method { allowed: source.settings().methods.clone() });
+            }
             let event = source.verify(received, self.clock.now())?;
+            if let Some(answer) = source.signed_handshake(&event) {
+                return Ok(Receipt::Handshake(answer));
+            }
             source.spend_quota()?;
             self.keep_or_relay(&source, event, lease, began).await
         };
@@ -144,17 +158,6 @@ struct Verified {
     began: Instant,
 }
 
-/// The source's own answer to an event that is kept.
-fn acknowledged(source: &Source, id: EventId, again: Again, buffered: Buffered) -> Receipt {
-    let respond = &source.settings().respond;
-    let body = match &respond.body {
-        Some(body) => Bytes::copy_from_slice(body.as_bytes()),
-        None => Bytes::from(format!(r#"{{"id":"{id}"}}"#)),
-    };
-    let content_type = respond.content_type.clone();
-    Receipt::Stored { id, again, buffered, status: respond.status, body, content_type }
-}
-
 fn duplicate_kind(conflict: bool) -> DuplicateKind {
     if conflict { DuplicateKind::Conflict } else { DuplicateKind::Same }
 }
@@ -172,6 +175,7 @@ fn counted(
         Ok(Receipt::Stored { buffered: Buffered::Yes, .. }) => RequestOutcome::Buffered,
         Ok(Receipt::Relayed { status, .. }) if *status < 400 => RequestOutcome::Relayed,
         Ok(Receipt::Relayed { .. }) => RequestOutcome::RefusedByApp,
+        Ok(Receipt::Handshake(_)) => RequestOutcome::Handshake,
         Err(refusal) => {
             metrics.refused(refusal.reason());
             RequestOutcome::Refused
@@ -211,128 +215,4 @@ pub struct Inbound {
     pub head: Head,
     /// Its body.
     pub body: BoxBody<Bytes, hyper::Error>,
-}
-
-/// What a sender is told when it went well.
-#[derive(Clone, Debug)]
-pub enum Receipt {
-    /// The event is durable (or was before, for a duplicate).
-    Stored {
-        /// The event's id; the original's for a duplicate.
-        id: EventId,
-        /// Whether an earlier request had brought it.
-        again: Again,
-        /// Whether the application should have answered, and could not.
-        buffered: Buffered,
-        /// The status.
-        status: u16,
-        /// The body.
-        body: Bytes,
-        /// The body's type.
-        content_type: HeaderValue,
-    },
-    /// The application's own answer, in proxy mode.
-    Relayed {
-        /// The event's id; the original's for a duplicate.
-        id: EventId,
-        /// Whether an earlier request had brought it.
-        again: Again,
-        /// The application's status.
-        status: u16,
-        /// The application's headers that go on to the sender.
-        headers: HeaderMap,
-        /// The application's body.
-        body: Bytes,
-    },
-}
-
-impl Receipt {
-    /// The same, told to whoever sends the event again.
-    fn again(self) -> Self {
-        match self {
-            Self::Stored { id, again: _, buffered, status, body, content_type } => {
-                Self::Stored { id, again: Again::Yes, buffered, status, body, content_type }
-            }
-            Self::Relayed { id, again: _, status, headers, body } => {
-                Self::Relayed { id, again: Again::Yes, status, headers, body }
-            }
-        }
-    }
-}
-
-/// Whether a request is a duplicate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
-    /// It is the first.
-    No,
-    /// An earlier request had brought its event.
-    Yes,
-}
-
-/// Whether an event is kept because the application could not answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Buffered {
-    /// It is kept as every event is.
-    No,
-    /// It is.
-    Yes,
-}
-
-/// Why a request was turned away.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// No source has this path and host.
-    #[error("no source has this path")]
-    NoRoute,
-    /// The source does not take this method.
-    #[error("the source does not take this method")]
-    Method {
-        /// What it takes, for `Allow`.
-        allowed: Vec<Method>,
-    },
-    /// Not admitted; no body was read.
-    #[error("not admitted")]
-    Denied(#[from] Denied),
-    /// Not verified.
-    #[error("not verified")]
-    Unverified(#[from] crate::provider::Rejection),
-    /// The source's quota is spent.
-    #[error("over the source's limit")]
-    OverQuota(#[from] crate::limit::OverLimit),
-    /// Verified, and not kept.
-    #[error("the event could not be kept")]
-    NotKept(#[from] crate::journal::AppendError),
-    /// Another request with the same key is under way, and has not been answered in time or has too many waiting.
-    #[error("the same event is under way")]
-    UnderWay,
-    /// The deadline was over first.
-    #[error("the deadline was over before the event was durable")]
-    Late {
-        /// The source's deadline.
-        deadline: Duration,
-    },
-}
-
-impl Refusal {
-    /// The word for it in metrics and logs.
-    #[must_use]
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::NoRoute => Reason::NoRoute,
-            Self::Method { .. } => Reason::Method,
-            Self::Denied(Denied::NoRoom { .. }) => Reason::NoRoom,
-            Self::Denied(Denied::Client) => Reason::Client,
-            Self::Denied(Denied::TooFast(_)) => Reason::TooFast,
-            Self::Denied(Denied::Busy) => Reason::Busy,
-            Self::Denied(Denied::TooLarge { .. }) => Reason::TooLarge,
-            Self::Denied(Denied::TooSlow) => Reason::TooSlow,
-            Self::Denied(Denied::Broken) => Reason::Broken,
-            Self::Denied(Denied::Encoded) => Reason::Encoded,
-            Self::Unverified(_) => Reason::Unverified,
-            Self::OverQuota(_) => Reason::OverQuota,
-            Self::NotKept(_) => Reason::NotKept,
-            Self::UnderWay => Reason::UnderWay,
-            Self::Late { .. } => Reason::Late,
-        }
-    }
 }

@@ -11,10 +11,12 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::admit::{self, BodyLimits, Budget, Denied, Lease};
 use crate::base::{ByteSize, Name, Rate, UnixMillis};
-use crate::event::{Head, Received};
+use crate::event::{Head, Proof, Received};
 use crate::journal::{Claim, Entry, NewDelivery, Room};
 use crate::limit::{ClientLimiter, Limiter, OverLimit};
-use crate::provider::{CompileError, KeyRule, Keyring, Options, Preset, Recipe, Rejection, Respond, VerifiedEvent};
+use crate::provider::{
+    CompileError, HandshakeAnswer, KeyRule, Keyring, Options, Preset, Recipe, Rejection, Respond, VerifiedEvent,
+};
 use crate::router::Params;
 use crate::telemetry::{LimitedPer, Metrics, SourceMetrics, VerificationOutcome};
 
@@ -88,9 +90,15 @@ impl Source {
         &self.metrics
     }
 
-    /// Whether it takes `method`.
+    /// Whether it takes `method`, for events or for a handshake.
     #[must_use]
     pub fn takes(&self, method: &Method) -> bool {
+        self.takes_events(method) || self.recipe.takes_handshake(method)
+    }
+
+    /// Whether it takes `method` for events.
+    #[must_use]
+    pub fn takes_events(&self, method: &Method) -> bool {
         self.settings.methods.contains(method)
     }
 
@@ -127,6 +135,48 @@ impl Source {
         Ok((Received { head, params, body }, lease))
     }
 
+    /// The answer to a request that is a handshake of the kind that no event's signature covers; it goes no further.
+    ///
+    /// # Errors
+    /// The [`Rejection`] of the handshake's own check.
+    pub fn unsigned_handshake(
+        &self,
+        received: &Received,
+        now: UnixMillis,
+    ) -> Result<Option<HandshakeAnswer>, Rejection> {
+        match self.recipe.unsigned_handshake(received, now) {
+            Ok(answer) => {
+                if let Some(answer) = &answer {
+                    answer.proof.iter().for_each(|proof| self.count_verified(proof));
+                    self.log_handshake(answer);
+                }
+                Ok(answer)
+            }
+            Err(rejection) => {
+                self.rejected.inc();
+                Err(rejection)
+            }
+        }
+    }
+
+    /// The answer to a verified request that is a handshake and no event; it goes no further.
+    #[must_use]
+    pub fn signed_handshake(&self, event: &VerifiedEvent) -> Option<HandshakeAnswer> {
+        let answer = event.handshake()?;
+        self.log_handshake(answer);
+        Some(answer.clone())
+    }
+
+    fn log_handshake(&self, answer: &HandshakeAnswer) {
+        tracing::debug!(source = %self.settings.name, handshake = %answer.name, "handshake answered");
+    }
+
+    fn count_verified(&self, proof: &Proof) {
+        if let Some((_, counter)) = self.verified.iter().find(|(slot, _)| *slot == proof.slot) {
+            counter.inc();
+        }
+    }
+
     /// Proves that a request is genuine.
     ///
     /// # Errors
@@ -135,10 +185,7 @@ impl Source {
         let settings = &self.settings;
         match self.recipe.verify(&settings.name, &settings.preset.name, received, now) {
             Ok(event) => {
-                let slot = &event.event().proof.slot;
-                if let Some((_, counter)) = self.verified.iter().find(|(name, _)| name == slot) {
-                    counter.inc();
-                }
+                self.count_verified(&event.event().proof);
                 Ok(event)
             }
             Err(rejection) => {

@@ -48,7 +48,7 @@ enum DeadLettersCommand {
 
 #[derive(Clone, Debug, clap::Args)]
 struct ListArgs {
-    /// Only events that stand like this: dead, pending, delivered, unrouted or captured
+    /// Only events that stand like this: dead, pending, delivered, unrouted, captured or refused_by_app
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
     #[command(flatten)]

@@ -4,8 +4,8 @@
 
 use Given::{Default, Derived, Optional, Required};
 use Kind::{
-    Address, Count, Duration, FileName, Header, Method, Moment, Name, Names, Network, Number, OneOf, Rate, RateOfBytes,
-    Same, Secret, Section, Size, Status, Switch, Text, Texts, Url,
+    Address, Count, Duration, FileName, Header, Json, Method, Moment, Name, Names, Network, Number, OneOf, Rate,
+    RateOfBytes, Same, Secret, Section, Size, Status, Switch, Text, Texts, Url,
 };
 use Shape::{List, One, OneOrList};
 
@@ -37,6 +37,8 @@ pub enum Kind {
     Texts,
     /// The same as at another path.
     Same(&'static str),
+    /// Any JSON value.
+    Json,
     /// Any text.
     Text,
     /// A text that is never printed.
@@ -189,7 +191,6 @@ const NOT_YET: &[&str] = &[
     "destinations.*.sign",
     "destinations.*.tls",
     "destinations.*.urls",
-    "providers.*.handshake",
     "providers.*.params",
 ];
 
@@ -261,6 +262,31 @@ pub const KEYS: &[Key] = &[
     key("providers.*.verify.token.prefix", Text, Optional("\"Bearer \""), "What stands before it."),
     key("providers.*.verify.any", Same("providers.*.verify"), Optional("[{ token: { header: X-Token } }]"), "One of these must hold.").many(List),
     key("providers.*.verify.all", Same("providers.*.verify"), Optional("[{ token: { header: X-Token } }]"), "Each of these must hold.").many(List),
+    key("providers.*.handshakes", Section, Optional("[{ name: ping, when: { present: [\"header:X-Challenge\"] }, respond: { body: \"{header:X-Challenge}\" } }]"), "Its checks of the endpoint, which the gateway answers itself.").many(List),
+    key("providers.*.handshakes.name", Name, Required("ping"), "What logs call it."),
+    key("providers.*.handshakes.signed", Switch, Default("true"), "Answered only after verify held."),
+    key("providers.*.handshakes.method", Method, Derived("the preset's methods", "GET"), "The method it comes with."),
+    key("providers.*.handshakes.when", Section, Optional("{ equals: { \"json:/type\": ping } }"), "Which requests are it: all of this holds."),
+    key("providers.*.handshakes.when.equals", Texts, Optional("{ \"json:/type\": ping }"), "What stands at a place, exactly."),
+    key("providers.*.handshakes.when.present", Text, Optional("[\"header:X-Challenge\"]"), "Places where something stands.").many(List),
+    key("providers.*.handshakes.when.absent", Text, Optional("[\"header:X-Signature\"]"), "Places where nothing stands.").many(List),
+    key("providers.*.handshakes.check", Same("providers.*.verify"), Optional("{ token: { header: X-Token } }"), "What must hold of one that is not signed."),
+    key("providers.*.handshakes.compute", Names, Optional("{ answer: { hmac: { hash: sha256, content: \"{json:/challenge}\" } } }"), "Values for the answer, by name."),
+    key("providers.*.handshakes.compute.*", Section, Optional("{ hmac: { hash: sha256, content: \"{json:/challenge}\" } }"), "One value."),
+    key("providers.*.handshakes.compute.*.hmac", Section, Required("{ hash: sha256, content: \"{json:/challenge}\" }"), "A keyed hash."),
+    key("providers.*.handshakes.compute.*.hmac.hash", OneOf(&["sha1", "sha256", "sha384", "sha512"]), Required("sha256"), "The hash function."),
+    key("providers.*.handshakes.compute.*.hmac.secret", Name, Derived("the only one", "secret"), "Which secret is the key."),
+    key("providers.*.handshakes.compute.*.hmac.key", OneOf(&["utf8", "base64", "hex"]), Default("utf8"), "How the secret's text becomes the key: a word, or { strip, encoding }."),
+    key("providers.*.handshakes.compute.*.hmac.key.strip", Text, Optional("whsec_"), "A prefix that is taken off first, where it is there."),
+    key("providers.*.handshakes.compute.*.hmac.key.encoding", OneOf(&["utf8", "base64", "hex"]), Default("utf8"), "How the rest is written."),
+    key("providers.*.handshakes.compute.*.hmac.content", Text, Required("\"{json:/challenge}\""), "What it is computed over: text and {places}."),
+    key("providers.*.handshakes.compute.*.hmac.encoding", OneOf(&["hex", "base64", "base64url"]), Default("hex"), "How it is written."),
+    key("providers.*.handshakes.respond", Section, Optional("{ body: \"{header:X-Challenge}\" }"), "The answer: text with {places} and {compute:NAME}."),
+    key("providers.*.handshakes.respond.status", Status, Default("200"), "The status, 200 to 299."),
+    key("providers.*.handshakes.respond.headers", Texts, Optional("{ X-Hook-Secret: \"{header:X-Hook-Secret}\" }"), "Headers."),
+    key("providers.*.handshakes.respond.body", Text, Default("\"\""), "The body."),
+    key("providers.*.handshakes.respond.content_type", Text, Default("text/plain"), "The body's type."),
+    key("providers.*.handshakes.respond.json", Json, Optional("{ type: 1 }"), "The body as JSON, its values escaped; instead of body."),
     section("providers.*.event", "Where an event's facts are: header:X or json:/pointer, `|` between alternatives."),
     key("providers.*.event.id", Text, Optional("\"header:X-Id | json:/id\""), "The provider's id for the event."),
     key("providers.*.event.type", Text, Optional("json:/type"), "What the event is about."),

@@ -4,6 +4,7 @@
 //! collects problems; `parse` and `preset` make the settings out of it. What keys there are stands in `keys`.
 
 mod expand;
+mod handshake;
 mod keys;
 mod parse;
 mod preset;

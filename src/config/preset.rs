@@ -11,6 +11,7 @@ use crate::provider::{
     Respond, RetryFacts, Sample, SecretSlot, SignatureEncoding, Template, TimeUnit, Timestamp, TokenCheck,
 };
 
+use super::handshake;
 use super::parse::{first_of, header_name, key_rule, methods, place, respond};
 use super::problems::suggest;
 use super::reader::{Field, Map};
@@ -28,11 +29,13 @@ pub fn parse(name: Name, field: &Field<'_>) -> Option<Preset> {
             None
         }
     };
+    let methods = map.get("methods").and_then(|field| methods(&field)).unwrap_or_else(|| vec![Method::POST]);
+    let around = handshake::Around { secrets: &secrets, methods: &methods, verify: verify.as_ref() };
+    let handshakes = map.get("handshakes").map(|field| handshake::all(&field, &around)).unwrap_or_default();
     let preset = Preset {
         title: map.string("title").unwrap_or_else(|| name.to_string()),
         docs: map.string("docs").unwrap_or_default(),
         aliases: map.get("aliases").map(|field| aliases(&field)).unwrap_or_default(),
-        methods: map.get("methods").and_then(|field| methods(&field)).unwrap_or_else(|| vec![Method::POST]),
         event: map.section("event").map(|map| event(&map)).unwrap_or_default(),
         answer: map.section("answer").map(|map| answer(&map)).unwrap_or_default(),
         retries: retries(&map),
@@ -45,6 +48,8 @@ pub fn parse(name: Name, field: &Field<'_>) -> Option<Preset> {
             .collect(),
         sample: map.section("sample").map(|map| sample(&map)),
         verify: verify?,
+        handshakes,
+        methods,
         secrets,
         name,
     };
@@ -72,7 +77,7 @@ fn aliases(field: &Field<'_>) -> Vec<Name> {
     field.list("`[other-name]`").iter().filter_map(|item| item.parse("a name", Name::new)).collect()
 }
 
-fn check(field: &Field<'_>, secrets: &[SecretSlot]) -> Option<Check> {
+pub(super) fn check(field: &Field<'_>, secrets: &[SecretSlot]) -> Option<Check> {
     let map = field.map_at("providers.*.verify")?;
     let mut checks = ["hmac", "token", "any", "all"].into_iter().filter_map(|scheme| Some((scheme, map.get(scheme)?)));
     let Some((scheme, at)) = checks.next() else {
@@ -108,12 +113,8 @@ fn token(map: &Map<'_>, secrets: &[SecretSlot]) -> Option<TokenCheck> {
 }
 
 fn hmac(map: &Map<'_>, secrets: &[SecretSlot]) -> Option<HmacCheck> {
-    let hashes = [("sha1", Hash::Sha1), ("sha256", Hash::Sha256), ("sha384", Hash::Sha384), ("sha512", Hash::Sha512)];
     let secret = slot(map, secrets);
-    let hash = map.word("hash", &hashes);
-    if map.get("hash").is_none() {
-        map.missing("hash", "no hash; write one of sha1, sha256, sha384, sha512");
-    }
+    let hash = hash(map);
     let key = map.get("key").map_or(Some(PLAIN_KEY), |field| key(&field));
     let signature = match map.section("signature") {
         Some(map) => signature(&map),
@@ -133,6 +134,14 @@ fn hmac(map: &Map<'_>, secrets: &[SecretSlot]) -> Option<HmacCheck> {
         HmacCheck { hash: hash?, secret: secret?, key: key?, signature, content, timestamp: timestamp.flatten() };
     refuse_lost_fields(map, &check, content_at.as_ref());
     Some(check)
+}
+
+pub(super) fn hash(map: &Map<'_>) -> Option<Hash> {
+    let hashes = [("sha1", Hash::Sha1), ("sha256", Hash::Sha256), ("sha384", Hash::Sha384), ("sha512", Hash::Sha512)];
+    if map.get("hash").is_none() {
+        map.missing("hash", "no hash; write one of sha1, sha256, sha384, sha512");
+    }
+    map.word("hash", &hashes)
 }
 
 /// `{field:k}` needs a list to be a field of, and a time that is not signed proves nothing.
@@ -157,11 +166,11 @@ fn refuse_lost_fields(map: &Map<'_>, check: &HmacCheck, content: Option<&Field<'
     }
 }
 
-const PLAIN_KEY: KeyDecoding = KeyDecoding { strip: None, encoding: KeyEncoding::Utf8 };
+pub(super) const PLAIN_KEY: KeyDecoding = KeyDecoding { strip: None, encoding: KeyEncoding::Utf8 };
 const KEY_ENCODINGS: [(&str, KeyEncoding); 3] =
     [("utf8", KeyEncoding::Utf8), ("base64", KeyEncoding::Base64), ("hex", KeyEncoding::Hex)];
 
-fn key(field: &Field<'_>) -> Option<KeyDecoding> {
+pub(super) fn key(field: &Field<'_>) -> Option<KeyDecoding> {
     if field.is_scalar() {
         return super::parse::word(field, &KEY_ENCODINGS).map(|encoding| KeyDecoding { strip: None, encoding });
     }
@@ -173,15 +182,19 @@ fn key(field: &Field<'_>) -> Option<KeyDecoding> {
 }
 
 fn signature(map: &Map<'_>) -> Option<Carrier> {
+    let prefix = map.string("prefix");
+    let list = map.section("list").map(|map| list(&map));
+    let encoding = signature_encoding(map);
+    Some(Carrier { header: required_header(map)?, prefix, list: list.unwrap_or(Some(None))?, encoding })
+}
+
+pub(super) fn signature_encoding(map: &Map<'_>) -> SignatureEncoding {
     let encodings = [
         ("hex", SignatureEncoding::Hex),
         ("base64", SignatureEncoding::Base64),
         ("base64url", SignatureEncoding::Base64Url),
     ];
-    let prefix = map.string("prefix");
-    let list = map.section("list").map(|map| list(&map));
-    let encoding = map.word("encoding", &encodings).unwrap_or(SignatureEncoding::Hex);
-    Some(Carrier { header: required_header(map)?, prefix, list: list.unwrap_or(Some(None))?, encoding })
+    map.word("encoding", &encodings).unwrap_or(SignatureEncoding::Hex)
 }
 
 /// The list's shape. The outer none is a problem.
@@ -226,7 +239,7 @@ fn timestamp(map: &Map<'_>) -> Option<Timestamp> {
 }
 
 /// Which secret a check takes: the named one, else the only one.
-fn slot(map: &Map<'_>, secrets: &[SecretSlot]) -> Option<String> {
+pub(super) fn slot(map: &Map<'_>, secrets: &[SecretSlot]) -> Option<String> {
     let known = || secrets.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>();
     match (map.get("secret"), secrets) {
         (Some(field), _) => field.parse("a secret's name", |text| match known().contains(&text) {
@@ -251,8 +264,22 @@ fn required_header(map: &Map<'_>) -> Option<HeaderName> {
     }
 }
 
-/// A template: text, `{placeholders}`, and `{{` `}}` for the braces themselves.
+/// A template that says what is signed, and so is not empty.
 fn template(text: &str) -> Result<Template, String> {
+    let pieces = split_template(text, Piece::Literal, placeholder)?;
+    if pieces.is_empty() {
+        Err("an empty template signs nothing; write `{body}`".to_owned())
+    } else {
+        Ok(Template(pieces))
+    }
+}
+
+/// The pieces of a template: text, `{placeholders}`, and `{{` `}}` for the braces themselves.
+pub(super) fn split_template<P>(
+    text: &str,
+    text_piece: impl Fn(String) -> P,
+    placeholder: impl Fn(&str) -> Result<P, String>,
+) -> Result<Vec<P>, String> {
     let mut pieces = Vec::new();
     let mut literal = String::new();
     let mut rest = text;
@@ -269,7 +296,7 @@ fn template(text: &str) -> Result<Template, String> {
             let (inside, after) = inside.split_once('}').ok_or("a `{` has no `}`; close it, or write `{{`")?;
             let piece = placeholder(inside)?;
             if !literal.is_empty() {
-                pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+                pieces.push(text_piece(std::mem::take(&mut literal)));
             }
             pieces.push(piece);
             rest = after;
@@ -279,13 +306,9 @@ fn template(text: &str) -> Result<Template, String> {
     }
     literal.push_str(rest);
     if !literal.is_empty() {
-        pieces.push(Piece::Literal(literal));
+        pieces.push(text_piece(literal));
     }
-    if pieces.is_empty() {
-        Err("an empty template signs nothing; write `{body}`".to_owned())
-    } else {
-        Ok(Template(pieces))
-    }
+    Ok(pieces)
 }
 
 fn placeholder(text: &str) -> Result<Piece, String> {
@@ -347,7 +370,11 @@ fn warn_of_unused_secrets(map: &Map<'_>, preset: &Preset) {
         }
     }
     let Some(field) = map.get("secrets") else { return };
-    for slot in preset.secrets.iter().filter(|slot| !uses(&preset.verify, &slot.name)) {
+    let used = |name: &str| {
+        let in_check = |check: &Check| uses(check, name);
+        in_check(&preset.verify) || preset.handshakes.iter().any(|handshake| handshake.uses(name, in_check))
+    };
+    for slot in preset.secrets.iter().filter(|slot| !used(&slot.name)) {
         field.warn(format!("no check uses the secret `{}`; use it under `verify`, or take it out", slot.name));
     }
 }

@@ -172,6 +172,15 @@ impl<'t> Field<'t> {
         matches!(self.node.value, Value::Scalar(_)) || self.value_file().is_some()
     }
 
+    /// A number, a switch or nothing, as it is written: what is a text only once it is quoted.
+    pub fn literal(&self) -> Option<&'t str> {
+        match &self.node.value {
+            Value::Scalar(text) if self.node.plain => Some(text),
+            Value::Null => Some("null"),
+            _ => None,
+        }
+    }
+
     /// Whether a list stands here.
     pub fn is_list(&self) -> bool {
         matches!(self.node.value, Value::Seq(_))

@@ -111,6 +111,7 @@ fn leaf(kind: Kind) -> Value {
         Kind::Texts => {
             json!({ "type": "object", "additionalProperties": { "anyOf": [reference("text"), { "type": "null" }] } })
         }
+        Kind::Json => json!({}),
         Kind::Same(path) => reference(path.rsplit('.').next().unwrap_or(path)),
         Kind::Secret => json!({ "anyOf": [reference("text"), reference("slots")] }),
         Kind::Text | Kind::Name | Kind::FileName | Kind::Header | Kind::Method | Kind::Network | Kind::Moment => {
@@ -206,7 +207,8 @@ fn write_keys(page: &mut String, path: &str, depth: usize) {
 
 /// The keys of a mapping that may stand where a default of another form stands: as comments.
 fn write_members(page: &mut String, path: &str, depth: usize) {
-    for key in keys::children(path) {
+    for key in keys::children(path).chain(keys::find(&format!("{path}.*"))) {
+        let name = if key.name() == "*" { "NAME" } else { key.name() };
         let indent = "  ".repeat(depth);
         let note = match key.given {
             Given::Default(text) => format!("default {text}"),
@@ -214,7 +216,7 @@ fn write_members(page: &mut String, path: &str, depth: usize) {
             Given::Optional(example) => format!("optional, like {example}"),
             Given::Required(example) => format!("required, like {example}"),
         };
-        writeln!(page, "{indent}#   {}: {} ({note})", key.name(), key.doc).expect("writing to a String does not fail");
+        writeln!(page, "{indent}#   {name}: {} ({note})", key.doc).expect("writing to a String does not fail");
         write_members(page, key.path, depth + 1);
     }
 }

@@ -34,6 +34,8 @@ pub struct Node {
     pub value: Value,
     /// Where it begins.
     pub place: Place,
+    /// Whether YAML itself reads it as a number or a switch: it is a scalar without quotes.
+    pub plain: bool,
 }
 
 /// What a node is.
@@ -189,6 +191,7 @@ enum RawValue {
 impl Raw {
     fn into_node(self, text: &str, errors: &mut Vec<SyntaxError>) -> Node {
         let place = Place::from(self.at);
+        let plain = matches!(self.value, RawValue::Plain);
         let value = match self.value {
             RawValue::Null => Value::Null,
             RawValue::Plain => Value::Scalar(spelling(text, self.at)),
@@ -196,7 +199,7 @@ impl Raw {
             RawValue::Seq(items) => Value::Seq(items.into_iter().map(|item| item.into_node(text, errors)).collect()),
             RawValue::Map(pairs) => Value::Map(entries(pairs, text, errors)),
         };
-        Node { value, place }
+        Node { value, place, plain }
     }
 }
 

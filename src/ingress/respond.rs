@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{Either, Full};
@@ -14,6 +14,7 @@ use crate::event::EventId;
 use crate::intake::{Again, Buffered, Receipt, Refusal};
 use crate::journal::AppendError;
 use crate::limit::OverLimit;
+use crate::provider::HandshakeAnswer;
 
 static EVENT_ID: HeaderName = HeaderName::from_static("forebay-event-id");
 static DUPLICATE: HeaderName = HeaderName::from_static("forebay-duplicate");
@@ -47,6 +48,7 @@ pub(super) fn receipt(receipt: Receipt) -> Response<Full<Bytes>> {
             }
             response
         }
+        Receipt::Handshake(answer) => handshake(answer),
     }
 }
 
@@ -61,6 +63,21 @@ fn about(id: EventId, again: Again, status: u16, body: Bytes) -> Response<Full<B
     if again == Again::Yes {
         headers.insert(DUPLICATE.clone(), HeaderValue::from_static("true"));
     }
+    response
+}
+
+/// The answer to a handshake. Parts of it may be the sender's own words: no browser is to take them for a page, and no
+/// cache is to keep them for anybody else.
+fn handshake(answer: HandshakeAnswer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(answer.body.clone()));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let headers = response.headers_mut();
+    headers.extend(answer.headers);
+    if !answer.body.is_empty() {
+        headers.insert(CONTENT_TYPE, answer.content_type);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

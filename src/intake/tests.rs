@@ -1,18 +1,20 @@
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::{BodyExt, Full};
 
 use super::*;
 use crate::admit::Budget;
 use crate::base::{ByteSize, ManualClock, Name, UnixMillis};
+use crate::deliver::{BreakerPolicy, Destination, HeaderEdits, RetryPolicy};
 use crate::event::Client;
 use crate::journal::disk::RealDisk;
 use crate::journal::disk::failing::{FailingDisk, Faults};
 use crate::journal::log::LogJournal;
-use crate::journal::{Retention, Settings};
+use crate::journal::{Pause, Retention, Settings};
 use crate::provider::{KeyRule, Keyring, Preset, Respond};
-use crate::source::{Bodies, DedupeSettings, Mode, OnDead, SourceSettings, Tolerance};
+use crate::source::{Bodies, DedupeSettings, Mode, OnDead, Route, SourceSettings, Tolerance};
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
@@ -49,24 +51,39 @@ fn inbound() -> Inbound {
     Inbound { head, body: Full::new(Bytes::from_static(b"{}")).map_err(|never| match never {}).boxed() }
 }
 
+/// An intake on a disk that can be told to hang, with one source `s`.
+struct Bench {
+    _dir: tempfile::TempDir,
+    faults: Arc<Faults>,
+    budget: Budget,
+    intake: Arc<Intake<LogJournal>>,
+}
+
+impl Bench {
+    fn new(settings: SourceSettings, targets: HashMap<Name, Arc<Target>>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let faults = Arc::new(Faults::default());
+        let disk = FailingDisk { faults: Arc::clone(&faults), real: RealDisk::new(dir.path()) };
+        let kept =
+            Settings { dir: dir.path().to_owned(), max_size: ByteSize(64 << 20), retention: Retention::default() };
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
+        let metrics = Metrics::new("test");
+        let journal = LogJournal::open_on(Arc::new(disk), &kept, Arc::clone(&clock), metrics.clone(), None).unwrap();
+        let budget = Budget::new(ByteSize(1 << 20));
+        let bodies = Bodies { timeout: Duration::from_secs(30), min_rate: None, budget: budget.clone() };
+        let source = Arc::new(Source::new(settings, &bodies, &metrics).unwrap());
+        let router = Router::new([(None, "/s".to_owned(), source)]).unwrap();
+        let (tasks, underway) = (Tasks::new(), Underway::default());
+        let intake = Intake { router, journal, clock, metrics, targets: Arc::new(targets), tasks, underway };
+        Self { _dir: dir, faults, budget, intake: Arc::new(intake) }
+    }
+}
+
 /// The flush hangs: the sender is told to come again at the deadline, its body stays in the budget until the append is
 /// over, and once the disk answers its second try is a duplicate.
 #[tokio::test(start_paused = true)]
 async fn at_the_deadline_the_sender_is_told_to_come_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let faults = Arc::new(Faults::default());
-    let disk = FailingDisk { faults: Arc::clone(&faults), real: RealDisk::new(dir.path()) };
-    let kept = Settings { dir: dir.path().to_owned(), max_size: ByteSize(64 << 20), retention: Retention::default() };
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
-    let metrics = Metrics::new("test");
-    let journal = LogJournal::open_on(Arc::new(disk), &kept, Arc::clone(&clock), metrics.clone(), None).unwrap();
-    let budget = Budget::new(ByteSize(1 << 20));
-    let bodies = Bodies { timeout: Duration::from_secs(30), min_rate: None, budget: budget.clone() };
-    let source = Arc::new(Source::new(settings(), &bodies, &metrics).unwrap());
-    let router = Router::new([(None, "/s".to_owned(), source)]).unwrap();
-    let (targets, tasks, underway) = (Arc::default(), Tasks::new(), Underway::default());
-    let intake = Arc::new(Intake { router, journal, clock, metrics, targets, tasks, underway });
-
+    let Bench { _dir, faults, budget, intake } = Bench::new(settings(), HashMap::new());
     faults.hold_syncs();
     let began = Instant::now();
     assert!(matches!(intake.receive(inbound()).await, Err(Refusal::Late { .. })));
@@ -77,4 +94,54 @@ async fn at_the_deadline_the_sender_is_told_to_come_again() {
     let again = intake.receive(inbound()).await.unwrap();
     assert!(matches!(again, Receipt::Stored { again: Again::Yes, .. }), "{again:?}");
     assert_eq!(budget.used(), ByteSize(0));
+}
+
+/// The flush hangs. What the application said is relayed all the same, unless another route waits: its delivery is a
+/// promise that needs the flush.
+#[tokio::test]
+async fn only_another_routes_delivery_holds_up_the_applications_answer() {
+    let app = Name::new("app").unwrap();
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let destination = Destination {
+        name: app.clone(),
+        url: format!("http://{}", listener.local_addr().unwrap()).parse().unwrap(),
+        timeout: Destination::TIMEOUT,
+        connect_timeout: Destination::CONNECT_TIMEOUT,
+        concurrency: 4,
+        rate_limit: None,
+        retry: RetryPolicy::default(),
+        breaker: BreakerPolicy::default(),
+        headers: HeaderEdits::default(),
+    };
+    let application = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"{}") {
+                stream.read_buf(&mut request).await.unwrap();
+            }
+            stream.write_all(b"HTTP/1.1 201 Made\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+        }
+    });
+    let route = |name: &str| Route { destination: Name::new(name).unwrap(), path: None };
+    for (routes, waits) in [(vec![route("app")], false), (vec![route("app"), route("audit")], true)] {
+        let metrics = Metrics::new("test").destination(&app);
+        let target = Arc::new(Target::new(destination.clone(), metrics, Pause::Resumed).unwrap());
+        let settings = SourceSettings { mode: Mode::Proxy, routes, ..settings() };
+        let bench = Bench::new(settings, HashMap::from([(app.clone(), target)]));
+        bench.faults.hold_syncs();
+        let intake = Arc::clone(&bench.intake);
+        let answer = tokio::spawn(async move { intake.receive(inbound()).await });
+        if waits {
+            let faults = Arc::clone(&bench.faults);
+            tokio::task::spawn_blocking(move || faults.until_one_is_held()).await.unwrap();
+            assert!(!answer.is_finished());
+            bench.faults.release_syncs();
+        }
+        let answer = answer.await.unwrap().unwrap();
+        assert!(matches!(answer, Receipt::Relayed { status: 201, again: Again::No, .. }), "{answer:?}");
+        bench.faults.release_syncs();
+    }
+    application.abort();
 }

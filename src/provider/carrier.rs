@@ -200,7 +200,7 @@ impl SignatureEncoding {
         }
     }
 
-    fn writer(self) -> Encoding {
+    pub(super) fn writer(self) -> Encoding {
         match self {
             Self::Hex => HEXLOWER,
             Self::Base64 => BASE64,

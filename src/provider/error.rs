@@ -102,8 +102,8 @@ pub enum CompileError {
     /// `any: []` or `all: []`.
     #[error("`any` and `all` need at least one check")]
     EmptyCheck,
-    /// "No verification" inside `any` or `all`.
-    #[error("`any` and `all` cannot contain a check that always holds")]
+    /// "No verification" inside `any` or `all`, or as a handshake's own check.
+    #[error("`any`, `all` and a handshake's `check` cannot contain a check that always holds")]
     NothingInside,
     /// `content` is empty.
     #[error("`content` is empty: nothing would be signed")]
@@ -132,6 +132,12 @@ pub enum CompileError {
     /// The timestamp is not part of the content.
     #[error("`timestamp.from` is not part of `content`: an unsigned time proves nothing")]
     UnsignedTimestamp,
+    /// `{compute:…}` that names nothing.
+    #[error("`compute:{name}` is no value that the handshake computes")]
+    UnknownComputed {
+        /// The name.
+        name: String,
+    },
     /// A JSON pointer that is none.
     #[error("`json:{pointer}` is not a JSON pointer (RFC 6901): it starts with `/`, and `~` stands before 0 or 1")]
     BadPointer {

@@ -2,9 +2,12 @@
 
 use std::str;
 
-use super::pointer::{MAX_VALUE_BYTES, Pointers};
+use super::pointer::Pointers;
 use super::request::{Request, Times};
 use super::{CompileError, EventFacts, FirstOf, KeyRule, Place};
+
+/// The longest value that counts as a fact, in bytes.
+const MAX_VALUE_BYTES: usize = 256;
 
 /// The places of a recipe, compiled.
 #[derive(Debug)]

@@ -1,11 +1,12 @@
 //! Who sent it, and what it is: presets compiled into recipes that verify.
 //!
 //! A [`Preset`] is data: what one provider's file says (docs/presets.md). With a source's [`Keyring`] it
-//! compiles into a [`Recipe`]. Per request a recipe does four things, each in a file of its own:
+//! compiles into a [`Recipe`]. Per request a recipe does five things, each in a file of its own:
 //!
 //! - read the signature header (`carrier`) and the signed time (`time`),
 //! - feed the signed content into the keyed hash (`content`, `mac`) or compare a token (`check` joins both),
 //! - read the event's id, type and key (`facts`, `pointer`),
+//! - answer a provider's check of the endpoint (`handshake`),
 //! - make the dedupe key, knowing what the signature covered (`dedupe`).
 
 mod carrier;
@@ -14,6 +15,7 @@ mod content;
 mod dedupe;
 mod error;
 mod facts;
+mod handshake;
 mod hmac;
 mod keys;
 mod mac;
@@ -30,10 +32,12 @@ use std::time::Duration;
 
 pub use dedupe::Dedupe;
 pub use error::{CompileError, Rejection, SignError};
+pub use handshake::HandshakeAnswer;
 pub use preset::{
-    AnswerFacts, Carrier, Check, EventFacts, FirstOf, Hash, HmacCheck, KeyDecoding, KeyEncoding, KeyRule, ListShape,
-    Piece, Place, Preset, Respond, RetryFacts, Sample, SecretSlot, SignatureEncoding, Template, TimeUnit, Timestamp,
-    TokenCheck,
+    AnswerFacts, AnswerPiece, AnswerText, Carrier, Check, ComputedHmac, EventFacts, FirstOf, Handshake, HandshakeBody,
+    HandshakeRespond, Hash, HmacCheck, JsonAnswer, KeyDecoding, KeyEncoding, KeyRule, ListShape, Piece, Place, Preset,
+    ProvenBy, Respond, RetryFacts, Sample, SecretSlot, SignatureEncoding, Template, TimeUnit, Timestamp, TokenCheck,
+    When,
 };
 pub use recipe::{Options, Recipe, VerifiedEvent};
 pub use request::Request;

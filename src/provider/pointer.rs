@@ -14,8 +14,8 @@ use super::CompileError;
 /// At most so many pointers of a preset, and steps of a pointer.
 const MAX: usize = 32;
 
-/// The longest value that counts, in bytes.
-pub(super) const MAX_VALUE_BYTES: usize = 256;
+/// The longest value that is found, in bytes.
+pub(super) const MAX_VALUE_BYTES: usize = 1024;
 
 /// The pointers of a recipe, compiled.
 #[derive(Debug, Default)]
@@ -306,13 +306,13 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_of_1_to_256_bytes() {
+    fn a_value_is_of_1_to_1024_bytes() {
         let body = |len: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(len));
         assert_eq!(find("/a", &body(0)), None);
-        assert_eq!(find("/a", &body(256)).map(|value| value.len()), Some(256));
-        assert_eq!(find("/a", &body(257)), None);
-        let escaped = format!("{{\"a\":\"{}\"}}", "\\u0061".repeat(256));
-        assert_eq!(find("/a", &escaped).map(|value| value.len()), Some(256));
+        assert_eq!(find("/a", &body(1024)).map(|value| value.len()), Some(1024));
+        assert_eq!(find("/a", &body(1025)), None);
+        let escaped = format!("{{\"a\":\"{}\"}}", "\\u0061".repeat(1024));
+        assert_eq!(find("/a", &escaped).map(|value| value.len()), Some(1024));
     }
 
     #[test]

@@ -3,12 +3,18 @@
 //! A preset is data. `config` reads it from YAML into these types; [`super::Recipe`] compiles it,
 //! together with a source's secrets, into something that verifies a request.
 
+mod handshake;
+
 use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::base::Name;
+
+pub use handshake::{
+    AnswerPiece, AnswerText, ComputedHmac, Handshake, HandshakeBody, HandshakeRespond, JsonAnswer, ProvenBy, When,
+};
 
 /// What one provider's file says.
 #[derive(Clone, Debug)]
@@ -27,6 +33,8 @@ pub struct Preset {
     pub methods: Vec<Method>,
     /// What must hold for a request to be genuine.
     pub verify: Check,
+    /// The provider's checks of the endpoint, the first that matches counts.
+    pub handshakes: Vec<Handshake>,
     /// Where an event's facts are.
     pub event: EventFacts,
     /// What the provider wants to hear, and by when.
@@ -54,6 +62,7 @@ impl Preset {
             secrets: Vec::new(),
             methods: vec![Method::POST],
             verify: Check::Nothing,
+            handshakes: Vec::new(),
             event: EventFacts { dedupe: Some(KeyRule::Off), ..EventFacts::default() },
             answer: AnswerFacts::default(),
             retries: RetryFacts { after_429: true, ..RetryFacts::default() },
@@ -76,6 +85,7 @@ impl Preset {
         }
         let mut places = self.redact.clone();
         tokens(&self.verify, &mut places);
+        self.handshakes.iter().filter_map(Handshake::check).for_each(|check| tokens(check, &mut places));
         places
     }
 }

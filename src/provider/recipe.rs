@@ -2,11 +2,12 @@
 
 use std::str;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 
 use super::check::Test;
 use super::dedupe::{Dedupe, dedupe};
 use super::facts::{Choice, Facts, Found};
+use super::handshake::{HandshakeAnswer, Handshakes};
 use super::request::Request;
 use super::{CompileError, KeyRule, Keyring, Preset, Rejection, SignError, Tolerance};
 use crate::base::{Name, UnixMillis};
@@ -17,6 +18,7 @@ use crate::event::{Event, EventId, Headers, Proof, Received};
 pub struct Recipe {
     test: Test,
     facts: Facts,
+    handshakes: Handshakes,
 }
 
 /// What a source says beside its secrets.
@@ -33,6 +35,7 @@ pub struct Options {
 pub struct VerifiedEvent {
     event: Event,
     dedupe: Option<Dedupe>,
+    handshake: Option<Box<HandshakeAnswer>>,
 }
 
 impl VerifiedEvent {
@@ -48,6 +51,12 @@ impl VerifiedEvent {
         self.dedupe.as_ref()
     }
 
+    /// The answer, where it is no event but a handshake that was signed like one.
+    #[must_use]
+    pub fn handshake(&self) -> Option<&HandshakeAnswer> {
+        self.handshake.as_deref()
+    }
+
     /// Both, for whoever keeps them apart.
     #[must_use]
     pub fn into_parts(self) -> (Event, Option<Dedupe>) {
@@ -59,7 +68,7 @@ impl VerifiedEvent {
 impl VerifiedEvent {
     /// An event that a test takes for verified.
     pub fn assumed(event: Event) -> Self {
-        Self { event, dedupe: None }
+        Self { event, dedupe: None, handshake: None }
     }
 }
 
@@ -72,7 +81,26 @@ impl Recipe {
     pub fn compile(preset: &Preset, keyring: &Keyring, options: &Options) -> Result<Self, CompileError> {
         let test = Test::new(&preset.verify, keyring, options.tolerance)?;
         let facts = Facts::new(&preset.event, &options.dedupe)?;
-        Ok(Self { test, facts })
+        let handshakes = Handshakes::new(preset, keyring, options.tolerance)?;
+        Ok(Self { test, facts, handshakes })
+    }
+
+    /// Whether a handshake may come with `method` that is not signed like an event.
+    #[must_use]
+    pub fn takes_handshake(&self, method: &Method) -> bool {
+        self.handshakes.take(method)
+    }
+
+    /// The answer to `received` if it is a handshake that is not signed like an event.
+    ///
+    /// # Errors
+    /// The [`Rejection`] of the handshake's own check.
+    pub fn unsigned_handshake(
+        &self,
+        received: &Received,
+        now: UnixMillis,
+    ) -> Result<Option<HandshakeAnswer>, Rejection> {
+        self.handshakes.unsigned(&Request::from(received), now)
     }
 
     /// Proves that `received` is genuine, and makes an event of it.
@@ -104,7 +132,7 @@ impl Recipe {
             client: head.client,
             proof,
         };
-        Ok(VerifiedEvent { event, dedupe: read.dedupe })
+        Ok(VerifiedEvent { event, dedupe: read.dedupe, handshake: read.handshake })
     }
 
     /// The headers that make `request` genuine at `now`, as the provider would send them: signed with each
@@ -119,12 +147,14 @@ impl Recipe {
     fn examine(&self, source: &Name, request: &Request<'_>, now: UnixMillis) -> Result<(Proof, Read), Rejection> {
         let held = self.test.check(request, now)?;
         let found = self.facts.find(request);
+        let proof = held.proof();
         let read = Read {
+            handshake: self.handshakes.signed(request, &proof, now)?.map(Box::new),
             id: value(&self.facts.id, &found),
             kind: value(&self.facts.kind, &found),
             dedupe: dedupe(&self.facts.dedupe, source, request, &found, &held)?,
         };
-        Ok((held.proof(), read))
+        Ok((proof, read))
     }
 }
 
@@ -133,6 +163,7 @@ struct Read {
     id: Option<Box<str>>,
     kind: Option<Box<str>>,
     dedupe: Option<Dedupe>,
+    handshake: Option<Box<HandshakeAnswer>>,
 }
 
 fn value(choice: &Choice, found: &Found<'_>) -> Option<Box<str>> {

@@ -49,6 +49,8 @@ words! {
         RefusedByApp = "refused_by_app",
         /// The application could not answer it; it was kept for later.
         Buffered = "buffered",
+        /// It was a handshake, and was answered.
+        Handshake = "handshake",
         /// The request was turned away; `refusals_total` says why.
         Refused = "refused",
     }

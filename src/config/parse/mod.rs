@@ -14,7 +14,7 @@ use super::presets::Presets;
 use super::reader::{Field, Map};
 use super::{Config, GRACE};
 
-pub(super) use values::{first_of, header_name, key_rule, methods, place, respond, word};
+pub(super) use values::{content_type, first_of, header_name, key_rule, method, methods, place, respond, status, word};
 
 /// The config that stands at `root`. Problems go to the root's reader; with an error among them it is of no use.
 ///

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use ipnet::IpNet;
 
 use crate::base::{ByteSize, Name, format_duration};
@@ -82,6 +82,7 @@ fn source(name: Name, map: &Map<'_>, routes: Option<Vec<Route>>, known: &Known<'
     let tolerance = tolerance(map, &preset);
     let dedupe = dedupe(map, &preset, tolerance);
     let respond = respond(map, &preset);
+    refuse_swallowed_events(map, methods.as_deref().unwrap_or_default(), &preset);
     warn_of_lost_429(map, &rate_limits, &preset);
     Some(SourceSettings {
         methods: methods.unwrap_or_else(|| preset.methods.clone()),
@@ -260,6 +261,20 @@ fn rate_limit(item: &Field<'_>) -> Option<RateLimit> {
     };
     let rate = values::rate(&field)?;
     Some(RateLimit { rate, burst: burst.unwrap_or(rate.count), per: per.unwrap_or(Some(Per::Source))? })
+}
+
+/// A handshake that is known by its method alone would take every event that comes with that method.
+fn refuse_swallowed_events(map: &Map<'_>, methods: &[Method], preset: &Preset) {
+    let Some(field) = map.get("methods") else { return };
+    for handshake in preset.handshakes.iter().filter(|handshake| handshake.when.is_empty()) {
+        if let Some(method) = handshake.method.as_ref().filter(|method| methods.contains(method)) {
+            let name = &handshake.name;
+            field.error(format!(
+                "`{}` answers every {method} itself, as its handshake `{name}`; take {method} out",
+                preset.name
+            ));
+        }
+    }
 }
 
 /// A quota on a source whose provider drops what is answered 429 loses webhooks.

@@ -167,14 +167,18 @@ pub fn methods(field: &Field<'_>) -> Option<Vec<Method>> {
     }
     let mut methods = Vec::new();
     for item in items {
-        let method = item.parse("a method", |text| match Method::from_str(text) {
-            Ok(method) if text.bytes().all(|byte| byte.is_ascii_uppercase()) => Ok(method),
-            _ => Err(format!("`{text}` is not a method; write it in capitals, like `POST`")),
-        });
-        methods.extend(method);
+        methods.extend(method(&item));
     }
     methods.dedup();
     Some(methods).filter(|methods| !methods.is_empty())
+}
+
+/// A HTTP method.
+pub fn method(field: &Field<'_>) -> Option<Method> {
+    field.parse("a method", |text| match Method::from_str(text) {
+        Ok(method) if text.bytes().all(|byte| byte.is_ascii_uppercase()) => Ok(method),
+        _ => Err(format!("`{text}` is not a method; write it in capitals, like `POST`")),
+    })
 }
 
 /// A status, in `range`.

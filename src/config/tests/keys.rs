@@ -17,7 +17,14 @@ const INSTEAD_OF: &[(&str, &[&str])] = &[
 ];
 
 /// Keys that another one needs beside it.
-const NEEDS: &[(&str, &str, &str)] = &[("admin.read_token", "admin.token", "${SECRET}")];
+const NEEDS: &[(&str, &str, &str)] = &[
+    ("admin.read_token", "admin.token", "${SECRET}"),
+    ("providers.*.handshakes.method", "providers.*.handshakes.signed", "false"),
+    ("providers.*.handshakes.check", "providers.*.handshakes.signed", "false"),
+];
+
+/// What the item of a list has before anything else is put into it.
+const BEGINS: &[(&str, &str)] = &[("providers.*.handshakes", "{ name: ping, when: { present: [\"json:/ping\"] } }")];
 
 fn yaml(text: &str) -> Value {
     serde_yaml::from_str(text).unwrap()
@@ -77,7 +84,8 @@ fn put(root: &mut Value, path: &str, value: Value) {
             at = slot;
         } else {
             if !slot.is_array() || slot.as_array().unwrap().is_empty() {
-                *slot = json!([{}]);
+                let begun = BEGINS.iter().find(|(list, _)| *list == schema);
+                *slot = json!([begun.map_or(json!({}), |(_, item)| yaml(item))]);
             }
             at = slot.get_mut(0).unwrap();
         }
@@ -161,7 +169,8 @@ fn the_page_of_defaults_is_yaml_that_has_every_key() {
                     && key.path.starts_with(&format!("{}.", other.path))
         });
         if inside_other {
-            assert!(defaults().contains(&format!("#   {}: {}", key.name(), key.doc)), "{}", key.path);
+            let name = if key.name() == "*" { "NAME" } else { key.name() };
+            assert!(defaults().contains(&format!("#   {name}: {}", key.doc)), "{}", key.path);
             continue;
         }
         let mut at = &page;

@@ -46,7 +46,7 @@ forebay.yaml:18:5: destinations.app.tiemout: unknown key; did you mean `timeout`
 ///
 /// `place` is `source`, `destination` or `preset` for a line more there, empty for one at the end, or the line of
 /// [`WHOLE`] that they stand instead of.
-fn check(place: &str, table: &str) {
+pub(super) fn check(place: &str, table: &str) {
     let mut lines = table.lines().skip(1).peekable();
     while lines.peek().is_some() {
         let put: String = run(&mut lines, '|').iter().map(|line| format!("    {line}\n")).collect();
@@ -431,8 +431,8 @@ fn each_mistake_of_a_preset_is_said() {
 > 15: providers.acme.methods[0]: `get` is not a method; write it in capitals, like `POST`
 | redact: ["body"]
 > 14: providers.acme.redact[0]: `body` is not a place; write `header:NAME` or `json:/path/to/it`
-| handshake: {}
-> 5: providers.acme.handshake: `handshake` is not available in this version yet; leave it out
+| params: {}
+> 5: providers.acme.params: `params` is not available in this version yet; leave it out
 | answer: { within: 3 }
 > 23: providers.acme.answer.within: `3` has no unit; write `3s` for seconds (units: ms, s, m, h, d)
 "#,

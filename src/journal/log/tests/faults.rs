@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::journal::disk::failing::{FailingDisk, Faults};
 
-fn on_failing_disk(max_size: u64) -> (TempDir, Arc<Faults>, Arc<ManualClock>, LogJournal) {
+pub(super) fn on_failing_disk(max_size: u64) -> (TempDir, Arc<Faults>, Arc<ManualClock>, LogJournal) {
     let dir = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
     let disk = FailingDisk { faults: Arc::clone(&faults), real: RealDisk::new(dir.path()) };
