@@ -171,6 +171,8 @@ impl Gateway {
             clock: Arc::clone(&clock),
             metrics: renderer(&metrics, &journal, &targets),
             redactions: redactions(&sources),
+            sources: config.sources.iter().map(admin::Source::from).collect(),
+            tails: admin::TailPlaces::default(),
             draining: Arc::clone(&draining),
         };
         let stop_admin = CancellationToken::new();

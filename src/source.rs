@@ -55,8 +55,7 @@ impl Source {
     /// # Errors
     /// [`CompileError`] if a secret is missing or not written as the preset says.
     pub fn new(settings: SourceSettings, bodies: &Bodies, metrics: &Metrics) -> Result<Self, CompileError> {
-        let options = Options { tolerance: settings.tolerance, dedupe: settings.dedupe.key.clone() };
-        let recipe = Recipe::compile(&settings.preset, &settings.keyring, &options)?;
+        let recipe = Recipe::compile(&settings.preset, &settings.keyring, &settings.options())?;
         let limits = |per| settings.rate_limits.iter().filter(move |limit| limit.per == per);
         let metrics = metrics.source(&settings.name);
         let slots = settings
@@ -249,6 +248,8 @@ pub struct SourceSettings {
     pub tolerance: Tolerance,
     /// Who answers.
     pub mode: Mode,
+    /// What stands before path and query in the URL that its provider sends to, `https://host`; for those that sign it.
+    pub public_url: Option<Box<str>>,
     /// From the complete head to our answer, at most.
     pub deadline: Duration,
     /// The largest body.
@@ -272,6 +273,14 @@ pub enum Mode {
     Store,
     /// The application behind the first route, while it can; the gateway otherwise. There is at least one route.
     Proxy,
+}
+
+impl SourceSettings {
+    /// What its recipe is compiled with beside its secrets.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        Options { tolerance: self.tolerance, dedupe: self.dedupe.key.clone(), public_url: self.public_url.clone() }
+    }
 }
 
 /// A limit on a source's requests.

@@ -136,8 +136,10 @@ fn modules_name_only_those_below_them() {
 // ---- Providers are data ----
 
 /// Names of presets that Rust may say, since they name something else as well.
-const GENERIC: [(&str, &str); 1] =
-    [("standard-webhooks", "the name of a specification, which deliveries are signed by")];
+const GENERIC: [(&str, &str); 2] = [
+    ("standard-webhooks", "the name of a specification, which deliveries are signed by"),
+    ("x", "a letter, as in `X-Forwarded-For`; its other names are looked for"),
+];
 
 /// The name and other names of every preset, in lower case with `-` between words.
 fn provider_names() -> Vec<String> {

@@ -13,16 +13,17 @@ use super::access::MayRead;
 use super::filter::{List, filter};
 use super::problem::Problem;
 use super::redact::{self, Shown};
-use super::{State, view};
+use super::{Redactions, State, view};
+use crate::base::Name;
 use crate::event::{Event, EventId};
-use crate::index::Detail;
-use crate::journal::{Journal, JournalError};
+use crate::index::{Detail, Item, Page};
+use crate::journal::{Journal, JournalError, Kept};
 use crate::provider::Place;
 
 /// The id in a path, which may not even be text.
 pub(super) type Id = Result<Path<String>, PathRejection>;
 
-type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
+pub(super) type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 /// One page of the events.
 pub(super) async fn list<J: Journal>(
@@ -30,7 +31,9 @@ pub(super) async fn list<J: Journal>(
     Of(state): Of<Arc<State<J>>>,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
-    page(&state, List::Events, parameters).await
+    let filter = filter(List::Events, &pairs(parameters)?, state.clock.now())?;
+    let freshness = state.catch_up().await;
+    Ok(freshness.mark(Json(shown(&state, state.index.list(filter).await?))))
 }
 
 /// One page of the events with a dead delivery.
@@ -39,17 +42,9 @@ pub(super) async fn dead_letters<J: Journal>(
     Of(state): Of<Arc<State<J>>>,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
-    page(&state, List::DeadLetters, parameters).await
-}
-
-async fn page<J: Journal>(state: &State<J>, which: List, parameters: Parameters) -> Result<Response, Problem> {
-    let filter = filter(which, &pairs(parameters)?, state.clock.now())?;
+    let filter = filter(List::DeadLetters, &pairs(parameters)?, state.clock.now())?;
     let freshness = state.catch_up().await;
-    let page = match which {
-        List::Events => state.index.list(filter).await?,
-        List::DeadLetters => state.index.dead_letters(filter).await?,
-    };
-    Ok(freshness.mark(Json(view::Items::from(page))))
+    Ok(freshness.mark(Json(shown(&state, state.index.dead_letters(filter).await?))))
 }
 
 /// One event. A damaged record costs its headers; what the index knows is shown.
@@ -61,11 +56,12 @@ pub(super) async fn show<J: Journal>(
 ) -> Result<Response, Problem> {
     no_parameters(parameters)?;
     let freshness = state.catch_up().await;
-    let detail = detail(&state, parse_id(id)?).await?;
+    let mut detail = detail(&state, parse_id(id)?).await?;
+    hide_target(&state.redactions, &mut detail.item);
     let shown = match record(&state, &detail).await {
-        Ok(event) => {
-            let secret = secrets(&state, &event);
-            view::event(&detail, Ok(&event), redact::headers(&event.headers, secret.as_deref()))
+        Ok(kept) => {
+            let secret = secrets(&state, &kept.event);
+            view::event(&detail, Ok(&kept), redact::headers(&kept.event.headers, secret.as_deref()))
         }
         Err(Lost::Damaged(error)) => view::event(&detail, Err(&error), Vec::new()),
         Err(Lost::Other(problem)) => return Err(problem),
@@ -83,7 +79,7 @@ pub(super) async fn body<J: Journal>(
     no_parameters(parameters)?;
     let freshness = state.catch_up().await;
     let detail = detail(&state, parse_id(id)?).await?;
-    let event = record(&state, &detail).await.map_err(Lost::into_problem)?;
+    let Kept { event, .. } = record(&state, &detail).await.map_err(Lost::into_problem)?;
     let Some(secret) = secrets(&state, &event) else { return Err(Problem::Withheld(UNKNOWN_SECRETS)) };
 
     let file = format!("attachment; filename=\"{}.bin\"", event.id);
@@ -109,7 +105,7 @@ const UNREADABLE: &str = "the event's provider sends secrets in the body, and th
 
 /// Parsing a large body takes a while: not on a thread that serves others.
 async fn redacted(event: Event, secret: Vec<Place>) -> Result<Shown, Problem> {
-    if !secret.iter().any(|place| matches!(place, Place::Json(_))) {
+    if !secret.iter().any(|place| matches!(place, Place::Json(_) | Place::Form(_))) {
         return Ok(Shown::Exact(event.body));
     }
     let redact = move || {
@@ -119,7 +115,7 @@ async fn redacted(event: Event, secret: Vec<Place>) -> Result<Shown, Problem> {
     tokio::task::spawn_blocking(redact).await.map_err(|_| Problem::Failed)
 }
 
-fn pairs(parameters: Parameters) -> Result<Vec<(String, String)>, Problem> {
+pub(super) fn pairs(parameters: Parameters) -> Result<Vec<(String, String)>, Problem> {
     match parameters {
         Ok(Query(pairs)) => Ok(pairs),
         Err(rejection) => Err(Problem::Bad(rejection.body_text())),
@@ -142,6 +138,21 @@ async fn detail<J: Journal>(state: &State<J>, id: EventId) -> Result<Detail, Pro
     state.index.show(id).await?.ok_or(Problem::NotFound("there is no such event, or it is no longer kept"))
 }
 
+/// Hides what is secret in a request's path and query.
+/// A page, with what is secret in the events' targets hidden.
+fn shown<J>(state: &State<J>, mut page: Page) -> view::Items {
+    page.items.iter_mut().for_each(|row| hide_target(&state.redactions, row));
+    view::Items::from(page)
+}
+
+/// Hides what is secret in an event's path and query.
+pub(super) fn hide_target(redactions: &Redactions, row: &mut Item) {
+    let names = Name::new(&row.source).ok().zip(Name::new(&row.provider).ok());
+    let secret = names.and_then(|(source, provider)| redactions(&source, &provider));
+    row.query = row.query.as_deref().map(|query| redact::query(query, secret.as_deref()));
+    row.path = redact::path(&row.path, secret.as_deref()).to_owned();
+}
+
 fn secrets<J>(state: &State<J>, event: &Event) -> Option<Vec<Place>> {
     (state.redactions)(&event.source, &event.provider)
 }
@@ -162,11 +173,11 @@ impl Lost {
 }
 
 /// The event's record. It may have moved since the index was asked, so it is looked for twice.
-async fn record<J: Journal>(state: &State<J>, detail: &Detail) -> Result<Event, Lost> {
+async fn record<J: Journal>(state: &State<J>, detail: &Detail) -> Result<Kept, Lost> {
     let mut at = detail.item.located;
     for _ in 0..2 {
         match state.journal.event(at).await {
-            Ok(Some(kept)) => return Ok(kept.event),
+            Ok(Some(kept)) => return Ok(kept),
             Ok(None) => {}
             Err(error @ JournalError::Damaged) => return Err(Lost::Damaged(error)),
             Err(error) => return Err(Lost::Other(error.into())),

@@ -13,6 +13,8 @@ pub(super) enum List {
     Events,
     /// Has no `status`: it is dead.
     DeadLetters,
+    /// Has no pages and no end.
+    Tail,
 }
 
 impl List {
@@ -20,6 +22,7 @@ impl List {
         match self {
             Self::Events => "source, destination, status, type, since, until, q, limit and cursor",
             Self::DeadLetters => "source, destination, type, since, until, q, limit and cursor",
+            Self::Tail => "source, destination, status, type, since and changes", // the last is `tail`'s own
         }
     }
 }
@@ -37,13 +40,13 @@ pub(super) fn filter(list: List, pairs: &[(String, String)], now: UnixMillis) ->
         match (name.as_str(), list) {
             ("source", _) => filter.source = Some(named(name, value)?),
             ("destination", _) => filter.destination = Some(named(name, value)?),
-            ("status", List::Events) => filter.status = Some(parsed(name, value)?),
+            ("status", List::Events | List::Tail) => filter.status = Some(parsed(name, value)?),
             ("type", _) => filter.kind = Some(text(name, value)?),
             ("since", _) => filter.since = Some(time(name, value, now)?),
-            ("until", _) => filter.until = Some(time(name, value, now)?),
-            ("q", _) => filter.q = Some(text(name, value)?),
-            ("limit", _) => filter.limit = limit(name, value)?,
-            ("cursor", _) => filter.cursor = Some(parsed(name, value)?),
+            ("until", List::Events | List::DeadLetters) => filter.until = Some(time(name, value, now)?),
+            ("q", List::Events | List::DeadLetters) => filter.q = Some(text(name, value)?),
+            ("limit", List::Events | List::DeadLetters) => filter.limit = limit(name, value)?,
+            ("cursor", List::Events | List::DeadLetters) => filter.cursor = Some(parsed(name, value)?),
             _ => {
                 let known = list.parameters();
                 return Err(Problem::Bad(format!("`{name}` is not a parameter; the parameters are {known}")));
@@ -98,7 +101,7 @@ fn moment(text: &str) -> Option<UnixMillis> {
     Some(UnixMillis(i64::try_from(since.as_millis()).ok()?.saturating_sub(offset_ms)))
 }
 
-fn bad(name: &str, value: &str, cure: &str) -> Problem {
+pub(super) fn bad(name: &str, value: &str, cure: &str) -> Problem {
     let shown: String = value.chars().take(64).collect();
     Problem::Bad(format!("`{name}` is `{shown}`: {cure}"))
 }

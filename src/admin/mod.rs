@@ -8,10 +8,13 @@ mod events;
 mod filter;
 mod health;
 mod problem;
+mod pulse;
 mod redact;
 mod replay;
 mod serve;
 mod settings;
+mod sources;
+mod tail;
 mod view;
 
 #[cfg(test)]
@@ -37,7 +40,8 @@ use crate::provider::Place;
 pub use access::Access;
 pub use serve::Server;
 pub use settings::Settings;
-pub use view::{Attempt, Delivery, Event, Explained, Item, Items, Replayed};
+pub use tail::Places as TailPlaces;
+pub use view::{Attempt, Delivery, Event, Explained, Item, Items, Replayed, Source, Sources};
 
 use problem::Problem;
 
@@ -70,6 +74,10 @@ pub struct State<J> {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// What is secret in a request.
     pub redactions: Redactions,
+    /// The sources, as they are shown, in the config's order.
+    pub sources: Vec<Source>,
+    /// Places for those who follow what happens.
+    pub tails: TailPlaces,
     /// Set when the program shuts down: `/readyz` says so, so that no more traffic is sent here.
     pub draining: Arc<AtomicBool>,
 }
@@ -85,6 +93,8 @@ pub fn router<J: Journal>(state: Arc<State<J>>) -> Router {
         .route("/api/v1/events/{id}/body", get(events::body))
         .route("/api/v1/events/{id}/replay", post(replay::one))
         .route("/api/v1/dead-letters", get(events::dead_letters))
+        .route("/api/v1/sources", get(sources::list))
+        .route("/api/v1/tail", get(tail::tail))
         .fallback(async || Problem::NotFound("there is nothing here"))
         .method_not_allowed_fallback(async || Problem::Method)
         .layer(DefaultBodyLimit::max(BODY_BYTES))

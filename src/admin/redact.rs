@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderName, header};
+use serde_json::Value;
 
 use crate::event::Headers;
 use crate::provider::Place;
@@ -44,39 +45,76 @@ pub(super) enum Shown {
 /// apply to JSON within a field too.
 pub(super) fn body(body: Bytes, content_type: Option<&[u8]>, secret: &[Place]) -> Shown {
     let pointers: Vec<&str> = secret.iter().filter_map(pointer).collect();
-    if pointers.is_empty() || body.is_empty() {
-        return Shown::Exact(body);
-    }
-    if let Some(json) = redact_json(&body, &pointers) {
-        return Shown::Redacted(json.into());
-    }
     let form = b"application/x-www-form-urlencoded";
     let is_form = content_type.and_then(|value| value.get(..form.len())).is_some_and(|v| v.eq_ignore_ascii_case(form));
-    if is_form { Shown::Redacted(redact_form(&body, &pointers).into()) } else { Shown::Withheld }
+    let has_fields = is_form && secret.iter().any(|place| matches!(place, Place::Form(_)));
+    if body.is_empty() || (pointers.is_empty() && !has_fields) {
+        return Shown::Exact(body);
+    }
+    if let Some(json) = redact_json(&body, &pointers).filter(|_| !has_fields) {
+        return Shown::Redacted(json.into());
+    }
+    let fields: Vec<&str> = secret.iter().filter_map(field).collect();
+    if is_form { Shown::Redacted(redact_form(&body, &pointers, &fields).into()) } else { Shown::Withheld }
+}
+
+/// `query` with `***` in place of secret values, otherwise as received; nothing of it, if nobody knows which are secret.
+pub(super) fn query(query: &str, secret: Option<&[Place]>) -> String {
+    let Some(places) = secret else { return STARS.to_owned() };
+    let is_secret = |name: &str| places.iter().any(|place| matches!(place, Place::Query(secret) if secret == name));
+    let pair = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        let hide = form_urlencoded::parse(pair.as_bytes()).any(|(decoded, _)| is_secret(&decoded));
+        if hide { format!("{name}={STARS}") } else { pair.to_owned() }
+    };
+    query.split('&').map(pair).collect::<Vec<_>>().join("&")
+}
+
+/// `path`, or `***` if a part of it is secret, or nobody knows.
+pub(super) fn path<'p>(path: &'p str, secret: Option<&[Place]>) -> &'p str {
+    let is_secret = secret.is_none_or(|places| places.iter().any(|place| matches!(place, Place::Param(_))));
+    if is_secret { STARS } else { path }
 }
 
 fn pointer(place: &Place) -> Option<&str> {
-    match place {
-        Place::Json(pointer) => Some(pointer),
-        Place::Header(_) => None,
-    }
+    if let Place::Json(pointer) = place { Some(pointer) } else { None }
+}
+
+fn field(place: &Place) -> Option<&str> {
+    if let Place::Form(name) = place { Some(name) } else { None }
 }
 
 /// None if `text` is not JSON.
 fn redact_json(text: &[u8], pointers: &[&str]) -> Option<Vec<u8>> {
-    let mut json: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let mut json: Value = serde_json::from_slice(text).ok()?;
     for pointer in pointers {
-        if let Some(secret) = json.pointer_mut(pointer) {
-            *secret = STARS.into();
-        }
+        let steps: Vec<&str> = pointer.split('/').skip(1).collect();
+        hide(&mut json, &steps);
     }
     serde_json::to_vec(&json).ok()
 }
 
-fn redact_form(form: &[u8], pointers: &[&str]) -> String {
+/// Puts `***` where `steps` lead from `at`; a `*` is every item of an array.
+fn hide(at: &mut Value, steps: &[&str]) {
+    let Some((step, rest)) = steps.split_first() else {
+        *at = STARS.into();
+        return;
+    };
+    match at {
+        Value::Array(items) if *step == "*" => items.iter_mut().for_each(|item| hide(item, rest)),
+        _ => {
+            if let Some(inside) = at.pointer_mut(&format!("/{step}")) {
+                hide(inside, rest);
+            }
+        }
+    }
+}
+
+fn redact_form(form: &[u8], pointers: &[&str], fields: &[&str]) -> String {
     let mut redacted = form_urlencoded::Serializer::new(String::new());
     for (name, value) in form_urlencoded::parse(form) {
-        let secret = pointers.iter().any(|pointer| pointer.strip_prefix('/').is_some_and(|field| field == name));
+        let secret = fields.iter().any(|field| *field == name)
+            || pointers.iter().any(|pointer| pointer.strip_prefix('/').is_some_and(|field| field == name));
         let within = if value.starts_with(['{', '[']) { redact_json(value.as_bytes(), pointers) } else { None };
         match (secret, within) {
             (true, _) => redacted.append_pair(&name, STARS),
@@ -145,5 +183,35 @@ mod tests {
             let shown = body(Bytes::from(text.to_owned()), None, &json_places(&["/token"]));
             assert_eq!(shown, Shown::Withheld);
         }
+    }
+
+    #[test]
+    fn secrets_in_every_item_are_stars() {
+        let text = Bytes::from_static(br#"{"value":[{"state":"s","x":1},{"state":"s"},3]}"#);
+        let shown = body(text, None, &json_places(&["/value/*/state", "/value/0/x"]));
+        let expected = Bytes::from_static(br#"{"value":[{"state":"***","x":"***"},{"state":"***"},3]}"#);
+        assert_eq!(shown, Shown::Redacted(expected));
+    }
+
+    #[test]
+    fn a_secret_field_is_stars_in_a_form_and_nowhere_else() {
+        let secret = [Place::Form("token".into())];
+        let form = Some(&b"application/x-www-form-urlencoded"[..]);
+        let text = Bytes::from_static(b"a=1&%74oken=s&token=t");
+        let expected = Bytes::from_static(b"a=1&token=***&token=***");
+        assert_eq!(body(text.clone(), form, &secret), Shown::Redacted(expected));
+        assert_eq!(body(text.clone(), Some(b"text/plain"), &secret), Shown::Exact(text));
+    }
+
+    #[test]
+    fn secrets_in_a_query_or_a_path_are_stars() {
+        let secret = [Place::Query("token".into())];
+        let shown = query("a=%41&token=s&%74oken=s&token&b", Some(&secret));
+        assert_eq!(shown, "a=%41&token=***&%74oken=***&token=***&b");
+        assert_eq!(query("a=1", Some(&[])), "a=1");
+        assert_eq!(query("a=1", None), "***");
+        assert_eq!(path("/hook/s", Some(&secret)), "/hook/s");
+        assert_eq!(path("/hook/s", Some(&[Place::Param("token".into())])), "***");
+        assert_eq!(path("/hook/s", None), "***");
     }
 }

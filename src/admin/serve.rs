@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::pulse::Pulse;
 use super::{State, router};
 use crate::base::Tasks;
 use crate::journal::Journal;
@@ -28,9 +31,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request's head, at most.
 const HEAD_BYTES: usize = 32 << 10;
-
-/// A connection ends after this, whatever its client does: slow readers must not shut the operator out.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What a connection gets to finish its answer when the program stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -76,8 +76,11 @@ impl Server {
             let Some(place) = place(&places, &silent, &stopping).await else { break };
             let (waiting, evicted) = silent.join();
             let router = router.clone();
-            let service = service_fn(move |request| {
+            let pulse = Pulse::new();
+            let beating = pulse.clone();
+            let service = service_fn(move |mut request: Request<Incoming>| {
                 waiting.heard();
+                request.extensions_mut().insert(beating.clone());
                 router.call(request)
             });
             let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
@@ -85,7 +88,7 @@ impl Server {
             tasks.spawn("admin connection", async move {
                 tokio::select! { // whichever ends first ends the connection
                     _ = connection => {} // how it ended is the client's affair
-                    () = tokio::time::sleep(CONNECTION_TIMEOUT) => {}
+                    () = pulse.stopped() => {}
                     () = ended.cancelled() => {}
                     () = evicted.cancelled() => {}
                 }

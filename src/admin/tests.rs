@@ -1,3 +1,5 @@
+mod tail;
+
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
@@ -73,6 +75,8 @@ impl Bench {
             clock: Arc::new(ManualClock::at(T0)),
             metrics: Arc::new(|| "# EOF\n".to_owned()),
             redactions: Arc::new(redactions),
+            sources: Vec::new(),
+            tails: TailPlaces::default(),
             draining: Arc::default(),
         };
         Self { journal, state: Arc::new(state), tasks, _dir: dir }
@@ -109,7 +113,7 @@ async fn every_route_asks_for_the_token_it_needs() {
     let event = format!("/api/v1/events/{id}");
     let (body, replay) = (format!("{event}/body"), format!("{event}/replay"));
     // without a token, a wrong one, the read token, the token
-    let cases: [(Method, &str, [u16; 4]); 8] = [
+    let cases: [(Method, &str, [u16; 4]); 9] = [
         (Method::GET, "/healthz", [200, 200, 200, 200]),
         (Method::GET, "/readyz", [200, 200, 200, 200]),
         (Method::GET, "/metrics", [401, 401, 200, 200]),
@@ -117,6 +121,7 @@ async fn every_route_asks_for_the_token_it_needs() {
         (Method::GET, &event, [401, 401, 200, 200]),
         (Method::GET, &body, [401, 401, 200, 200]),
         (Method::GET, "/api/v1/dead-letters", [401, 401, 200, 200]),
+        (Method::GET, "/api/v1/sources", [401, 401, 200, 200]),
         (Method::POST, &replay, [401, 401, 403, 202]),
     ];
     for (method, path, expected) in cases {

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::UnixMillis;
 use crate::event;
 use crate::index::{AttemptRow, DeliveryRow, Detail, Item as Row, Page};
-use crate::journal::JournalError;
+use crate::journal::{JournalError, Kept};
+use crate::source::SourceSettings;
 
 /// One event; `A` is a delivery's attempts: their number in a list, the attempts themselves in one event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,6 +108,30 @@ pub struct Attempt {
     pub answer: Option<String>,
 }
 
+/// One source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// The host it answers for; null is every host.
+    pub host: Option<String>,
+    /// Its path, with `{param}`s as in the config.
+    pub path: String,
+    /// The preset that verifies it.
+    pub provider: String,
+    /// How it answers: `store`.
+    pub mode: String,
+    /// Where its events go, in route order; none where they are only kept.
+    pub destinations: Vec<String>,
+}
+
+/// All sources.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sources {
+    /// In the config's order.
+    pub items: Vec<Source>,
+}
+
 /// What a replay came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Replayed {
@@ -122,19 +147,30 @@ impl From<Page> for Items {
     }
 }
 
-fn listed(row: &Row) -> Item<u32> {
+/// An item of a list.
+pub(super) fn listed(row: &Row) -> Item<u32> {
     item(row, row.deliveries.iter().map(|row| delivery(row, row.attempts)).collect())
 }
 
 /// One event: `detail` is what the index knows, `record` what the journal has of it, `headers` the record's, redacted.
-pub(super) fn event(
-    detail: &Detail,
-    record: Result<&event::Event, &JournalError>,
-    headers: Vec<(String, String)>,
-) -> Event {
+pub(super) fn event(detail: &Detail, record: Result<&Kept, &JournalError>, headers: Vec<(String, String)>) -> Event {
     let rows = detail.item.deliveries.iter().zip(&detail.attempts);
     let deliveries = rows.map(|(row, attempts)| delivery(row, attempts.iter().map(attempt).collect())).collect();
     Event { item: item(&detail.item, deliveries), headers, explain: explain(detail, record) }
+}
+
+impl From<&SourceSettings> for Source {
+    fn from(settings: &SourceSettings) -> Self {
+        let SourceSettings { name, host, path, preset, routes, .. } = settings;
+        Self {
+            name: name.to_string(),
+            host: host.clone(),
+            path: path.clone(),
+            provider: preset.name.to_string(),
+            mode: "store".to_owned(),
+            destinations: routes.iter().map(|route| route.destination.to_string()).collect(),
+        }
+    }
 }
 
 fn item<A>(row: &Row, deliveries: Vec<Delivery<A>>) -> Item<A> {
@@ -178,7 +214,7 @@ fn attempt(row: &AttemptRow) -> Attempt {
 }
 
 /// The way of the event, a line a decision, as far as it is recorded.
-fn explain(detail: &Detail, record: Result<&event::Event, &JournalError>) -> Vec<Explained> {
+fn explain(detail: &Detail, record: Result<&Kept, &JournalError>) -> Vec<Explained> {
     let row = &detail.item;
     let mut lines = Vec::new();
     let mut say = |at: UnixMillis, step: &str, rule: String, result: String| {
@@ -186,7 +222,7 @@ fn explain(detail: &Detail, record: Result<&event::Event, &JournalError>) -> Vec
     };
 
     match record {
-        Ok(event) => {
+        Ok(Kept { event, .. }) => {
             let transport = if event.client.tls { "over TLS" } else { "without TLS" };
             let result = format!("source {}, from {} {transport}", row.source, event.client.ip);
             say(row.received_at, "receive", format!("{} {}", row.method, row.path), result);
@@ -202,6 +238,10 @@ fn explain(detail: &Detail, record: Result<&event::Event, &JournalError>) -> Vec
     say(row.received_at, "dedupe", "source, key and window".to_owned(), result);
     if row.deliveries.is_empty() {
         say(row.received_at, "route", "no destination".to_owned(), row.status.to_string());
+    }
+    if let Ok(Kept { relayed: Some(told), .. }) = record {
+        let result = format!("the application's own: status {}", told.status);
+        say(row.received_at, "answer", "mode: proxy".to_owned(), result);
     }
     for (delivery, attempts) in row.deliveries.iter().zip(&detail.attempts) {
         say(row.received_at, "route", format!("destination {}", delivery.destination), delivery.id.to_string());

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 
 use crate::admin;
 use crate::base::Secret;
+use crate::event::EventId;
 
 /// For one request, from connecting to the end of the answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,7 +56,7 @@ pub struct AdminClient {
     /// Without a slash at its end.
     base: String,
     authorization: Option<HeaderValue>,
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HttpClient,
 }
 
 /// An answer that went well.
@@ -64,6 +66,8 @@ pub struct Reply {
     pub body: Bytes,
     /// Whether it may miss the newest changes.
     pub behind: bool,
+    /// Whether something secret was taken out of it.
+    pub redacted: bool,
 }
 
 impl AdminArgs {
@@ -84,8 +88,10 @@ impl AdminArgs {
     }
 }
 
+pub(super) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
 /// A client that speaks http and https.
-fn http_client() -> anyhow::Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>> {
+pub(super) fn http_client() -> anyhow::Result<HttpClient> {
     let tls = HttpsConnectorBuilder::new()
         .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())
         .context("TLS cannot be set up")?;
@@ -121,18 +127,21 @@ fn listening(address: SocketAddr) -> anyhow::Result<String> {
     Ok(format!("http://{}", SocketAddr::new(ip, address.port())))
 }
 
+fn with_query(path: &str, query: &[(&str, String)]) -> String {
+    if query.is_empty() {
+        return path.to_owned();
+    }
+    let pairs = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+    format!("{path}?{pairs}")
+}
+
 impl AdminClient {
     /// Gets `path`, which begins with a slash; `query` is encoded here.
     ///
     /// # Errors
     /// [`Refused`] if the gateway answers anything but 2xx; another error if it does not answer.
     pub async fn get(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Reply> {
-        let mut target = path.to_owned();
-        if !query.is_empty() {
-            let pairs = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
-            target = format!("{path}?{pairs}");
-        }
-        self.ask(Method::GET, &target, Bytes::new()).await
+        self.ask(Method::GET, &with_query(path, query), Bytes::new()).await
     }
 
     /// Posts `body` to `path`.
@@ -143,7 +152,38 @@ impl AdminClient {
         self.ask(Method::POST, path, body.to_string().into()).await
     }
 
+    /// Opens the stream of server-sent events at `path`, going on after the event `after`.
+    ///
+    /// # Errors
+    /// As [`AdminClient::get`]; the stream itself has no time-out.
+    pub async fn follow(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        after: Option<EventId>,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let mut request = self.request(Method::GET, &with_query(path, query), Bytes::new())?;
+        if let Some(id) = after {
+            let id = HeaderValue::try_from(id.to_string()).context("the id cannot stand in a header")?;
+            request.headers_mut().insert("last-event-id", id);
+        }
+        self.in_time(async {
+            let answer = self.send(request).await?;
+            if answer.status().is_success() {
+                Ok(answer)
+            } else {
+                Err(self.whole(answer).await.err().context("refused")?)
+            }
+        })
+        .await
+    }
+
     async fn ask(&self, method: Method, target: &str, body: Bytes) -> anyhow::Result<Reply> {
+        let request = self.request(method, target, body)?;
+        self.in_time(async { self.whole(self.send(request).await?).await }).await
+    }
+
+    fn request(&self, method: Method, target: &str, body: Bytes) -> anyhow::Result<Request<Full<Bytes>>> {
         let mut request = Request::builder().method(method).uri(format!("{}{target}", self.base));
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
@@ -151,25 +191,32 @@ impl AdminClient {
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        let request = request.body(Full::new(body)).context("the request cannot be written")?;
-        match tokio::time::timeout(TIMEOUT, self.exchange(request)).await {
-            Ok(reply) => reply,
+        request.body(Full::new(body)).context("the request cannot be written")
+    }
+
+    async fn in_time<T>(&self, exchange: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        match tokio::time::timeout(TIMEOUT, exchange).await {
+            Ok(outcome) => outcome,
             Err(_) => bail!("{} did not answer within {} s", self.base, TIMEOUT.as_secs()),
         }
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Reply> {
-        let answer = self.http.request(request).await;
-        let answer = answer.map_err(|error| {
+    async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
+        self.http.request(request).await.map_err(|error| {
             let hint = if error.is_connect() { "; is the gateway running?" } else { "" };
             anyhow::anyhow!("cannot ask {}: {}{hint}", self.base, deepest(&error))
-        })?;
+        })
+    }
+
+    /// Reads an answer to its end.
+    async fn whole(&self, answer: Response<Incoming>) -> anyhow::Result<Reply> {
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_BYTES).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("the answer of {} broke off: {error}", self.base))?.to_bytes();
         if head.status.is_success() {
             let behind = head.headers.get("forebay-index").is_some_and(|value| value == "behind");
-            return Ok(Reply { body, behind });
+            let redacted = head.headers.contains_key("forebay-redacted");
+            return Ok(Reply { body, behind, redacted });
         }
         Err(self.refused(head.status, &body).into())
     }
@@ -203,7 +250,7 @@ impl Reply {
 }
 
 /// The cause of causes: "connection refused" rather than "client error (Connect)".
-fn deepest(error: &dyn std::error::Error) -> String {
+pub(super) fn deepest(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

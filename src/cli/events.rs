@@ -9,6 +9,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::client::{AdminArgs, AdminClient, Refused, Reply};
+use super::text::plain;
 use crate::admin;
 use crate::event::EventId;
 
@@ -192,7 +193,7 @@ fn finish(asked: anyhow::Result<String>) -> anyhow::Result<ExitCode> {
         }
         Err(error) => match error.downcast_ref::<Refused>() {
             Some(refused) => {
-                eprintln!("forebay: {}", render::plain(&refused.message));
+                eprintln!("forebay: {}", plain(&refused.message));
                 let asked_wrongly = refused.status == StatusCode::BAD_REQUEST;
                 Ok(ExitCode::from(if asked_wrongly { 2 } else { 1 }))
             }

@@ -4,10 +4,12 @@ pub mod check;
 pub mod client;
 pub mod events;
 pub mod init;
+pub mod listen;
 pub mod providers;
 pub mod schema;
 pub mod send;
 pub mod serve;
+mod text;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,6 +51,8 @@ enum Command {
     Providers(providers::Args),
     /// Send a webhook as a provider would, signed
     Send(Box<send::Args>),
+    /// Send what a running gateway's source takes on to an application under development, too
+    Listen(listen::Args),
     /// List, show and replay what a running gateway has kept
     Events(events::Args),
     /// List what could not be delivered
@@ -101,6 +105,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         },
         Command::Send(args) => match if_there(path, |path| args.load(path, &environment)) {
             Ok(config) => block_on(send::run(*args, config.flatten())),
+            Err(problems) => refused(path, &problems),
+        },
+        Command::Listen(args) => match admin_settings(path) {
+            Ok(settings) => block_on(listen::run(args, settings.as_ref())),
             Err(problems) => refused(path, &problems),
         },
         Command::Events(args) => match admin_settings(path) {

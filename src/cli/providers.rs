@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::base::format_duration;
 use crate::config::{presets, suggest};
-use crate::provider::{Check, FirstOf, Hash, KeyRule, Piece, Place, Preset, Template};
+use crate::provider::{Check, FirstOf, Handshake, Hash, KeyRule, Piece, Place, Preset, ProvenBy, Scheme, Template};
 
 /// Shows the presets: those of the config first, then the built-in ones that they do not replace.
 #[derive(Debug, clap::Args)]
@@ -61,7 +61,7 @@ fn table(presets: &[Preset]) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(["NAME", "TITLE", "SCHEME", "ID", "DEDUPE", "DOCS"]);
     for preset in presets {
-        let id = preset.event.id.as_ref().map_or_else(|| "-".to_owned(), places);
+        let id = preset.event.id.as_ref().map_or_else(|| "-".to_owned(), FirstOf::to_string);
         let cells = [
             preset.name.to_string(),
             preset.title.clone(),
@@ -94,7 +94,7 @@ fn sheet(preset: &Preset, yaml: &str) -> String {
     for (what, first) in [("id", &preset.event.id), ("type", &preset.event.kind)] {
         if let Some(first) = first {
             let signed = if cover.covers(first) { "signed" } else { "not signed" };
-            page.push_str(&format!("# The {what}, {}: {signed}\n", places(first)));
+            page.push_str(&format!("# The {what}, {first}: {signed}\n"));
         }
     }
     page.push_str(&format!("# Two requests are one event by: {}\n", dedupe_with_cover(preset, &cover)));
@@ -107,7 +107,7 @@ fn summary(preset: &Preset) -> Value {
         "title": preset.title,
         "aliases": preset.aliases.iter().map(|alias| alias.as_str()).collect::<Vec<_>>(),
         "scheme": scheme(&preset.verify),
-        "id": preset.event.id.as_ref().map(places),
+        "id": preset.event.id.as_ref().map(FirstOf::to_string),
         "dedupe": dedupe(preset),
         "docs": preset.docs,
     })
@@ -116,12 +116,13 @@ fn summary(preset: &Preset) -> Value {
 fn detail(preset: &Preset) -> Value {
     let cover = Cover::of(&preset.verify);
     let signed = |first: &Option<FirstOf>| {
-        first.as_ref().map(|first| json!({ "place": places(first), "signed": cover.covers(first) }))
+        first.as_ref().map(|first| json!({ "place": first.to_string(), "signed": cover.covers(first) }))
     };
     let mut value = summary(preset);
     let more = json!({
-        "secrets": preset.secrets.iter().map(|slot| json!({ "name": slot.name, "hint": slot.hint })).collect::<Vec<_>>(),
+        "secrets": preset.secrets.iter().map(|slot| json!({ "name": slot.name, "hint": slot.hint, "optional": slot.optional })).collect::<Vec<_>>(),
         "methods": preset.methods.iter().map(http::Method::as_str).collect::<Vec<_>>(),
+        "handshakes": preset.handshakes.iter().map(handshake).collect::<Vec<_>>(),
         "signature_covers": cover.list(),
         "id": signed(&preset.event.id),
         "type": signed(&preset.event.kind),
@@ -136,6 +137,19 @@ fn detail(preset: &Preset) -> Value {
     value
 }
 
+fn handshake(handshake: &Handshake) -> Value {
+    let proven_by = match &handshake.proven_by {
+        ProvenBy::Verify => "verify".to_owned(),
+        ProvenBy::Own(check) => scheme(check),
+        ProvenBy::Nothing => "none".to_owned(),
+    };
+    json!({
+        "name": handshake.name.as_str(),
+        "method": handshake.method.as_ref().map(http::Method::as_str),
+        "proven_by": proven_by,
+    })
+}
+
 /// What holds for every request that a check lets through: the parts that nobody but the sender can have written.
 #[derive(Debug, PartialEq, Eq)]
 struct Cover(Vec<Piece>);
@@ -143,8 +157,8 @@ struct Cover(Vec<Piece>);
 impl Cover {
     fn of(check: &Check) -> Self {
         match check {
-            Check::Hmac(hmac) => Self::of_template(&hmac.content),
-            Check::Token(_) | Check::Nothing => Self(Vec::new()),
+            Check::Signed(signed) => Self::of_template(&signed.content),
+            Check::Token(_) | Check::Basic(_) | Check::Nothing => Self(Vec::new()),
             Check::All(checks) => Self(checks.iter().flat_map(|check| Self::of(check).0).collect()),
             Check::Any(checks) => {
                 let mut covers = checks.iter().map(Self::of);
@@ -161,10 +175,7 @@ impl Cover {
 
     /// Whether every place that may give a fact is covered.
     fn covers(&self, first: &FirstOf) -> bool {
-        first.0.iter().all(|place| match place {
-            Place::Header(name) => self.0.contains(&Piece::Header(name.clone())),
-            Place::Json(_) => self.0.contains(&Piece::Body),
-        })
+        first.0.iter().all(|place| self.0.iter().any(|piece| piece.covers(place)))
     }
 
     fn list(&self) -> Vec<String> {
@@ -174,8 +185,10 @@ impl Cover {
             Piece::Method => "method".to_owned(),
             Piece::Path => "path".to_owned(),
             Piece::Query => "query".to_owned(),
-            Piece::Header(name) => format!("header {name}"),
-            Piece::Field(key) => format!("field {key} of the signature's header"),
+            Piece::Url => "url".to_owned(),
+            Piece::At(Place::Header(name)) => format!("header {name}"),
+            Piece::At(place) => place.to_string(),
+            Piece::Field(key) => format!("field {key} beside the signature"),
         };
         self.0.iter().map(name).collect()
     }
@@ -192,13 +205,15 @@ impl Cover {
 fn scheme(check: &Check) -> String {
     let several = |checks: &[Check], word: &str| checks.iter().map(scheme).collect::<Vec<_>>().join(word);
     match check {
-        Check::Hmac(hmac) => match hmac.hash {
-            Hash::Sha1 => "hmac-sha1",
-            Hash::Sha256 => "hmac-sha256",
-            Hash::Sha384 => "hmac-sha384",
-            Hash::Sha512 => "hmac-sha512",
+        Check::Signed(signed) => match signed.scheme {
+            Scheme::Hmac(Hash::Sha1) => "hmac-sha1",
+            Scheme::Hmac(Hash::Sha256) => "hmac-sha256",
+            Scheme::Hmac(Hash::Sha384) => "hmac-sha384",
+            Scheme::Hmac(Hash::Sha512) => "hmac-sha512",
+            Scheme::Ed25519 => "ed25519",
         }
         .to_owned(),
+        Check::Basic(_) => "basic".to_owned(),
         Check::Token(_) => "token".to_owned(),
         Check::Nothing => "none".to_owned(),
         Check::Any(checks) => several(checks, " or "),
@@ -206,18 +221,11 @@ fn scheme(check: &Check) -> String {
     }
 }
 
-fn places(first: &FirstOf) -> String {
-    let place = |place: &Place| match place {
-        Place::Header(name) => format!("header:{name}"),
-        Place::Json(pointer) => format!("json:{pointer}"),
-    };
-    first.0.iter().map(place).collect::<Vec<_>>().join(" | ")
-}
-
 fn dedupe(preset: &Preset) -> String {
     match presets::default_key(preset) {
-        KeyRule::Parts(parts) => parts.iter().map(places).collect::<Vec<_>>().join(" + "),
+        KeyRule::Parts(parts) => parts.iter().map(FirstOf::to_string).collect::<Vec<_>>().join(" + "),
         KeyRule::Signed => "signed".to_owned(),
+        KeyRule::Body => "body".to_owned(),
         KeyRule::Off => "off".to_owned(),
     }
 }
@@ -234,23 +242,23 @@ mod tests {
     use http::HeaderName;
 
     use super::*;
-    use crate::provider::{Carrier, HmacCheck, KeyDecoding, KeyEncoding, SignatureEncoding, TokenCheck};
+    use crate::provider::{Carrier, KeyDecoding, KeyEncoding, SignatureEncoding, SignedCheck, TokenCheck};
 
     fn token() -> Check {
         Check::Token(TokenCheck {
             secret: "secret".to_owned(),
-            header: HeaderName::from_static("x-token"),
+            from: Place::Header(HeaderName::from_static("x-token")),
             prefix: None,
         })
     }
 
     fn hmac(content: Vec<Piece>) -> Check {
-        let header = HeaderName::from_static("x-sig");
-        Check::Hmac(HmacCheck {
-            hash: Hash::Sha256,
+        let from = Place::Header(HeaderName::from_static("x-sig"));
+        Check::Signed(SignedCheck {
+            scheme: Scheme::Hmac(Hash::Sha256),
             secret: "secret".to_owned(),
             key: KeyDecoding { strip: None, encoding: KeyEncoding::Utf8 },
-            signature: Carrier { header, prefix: None, list: None, encoding: SignatureEncoding::Hex },
+            signature: Carrier { from, prefix: None, list: None, encoding: SignatureEncoding::Hex },
             content: Template(content),
             timestamp: None,
         })
@@ -258,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_signature_covers_what_every_alternative_signs() {
-        let time = Piece::Header(HeaderName::from_static("x-time"));
+        let time = Piece::At(Place::Header(HeaderName::from_static("x-time")));
         let both = hmac(vec![time.clone(), Piece::Literal(".".to_owned()), Piece::Body]);
         let body = hmac(vec![Piece::Body]);
         assert_eq!(Cover::of(&both).0, [time.clone(), Piece::Body]);

@@ -1,5 +1,6 @@
 //! `forebay send`: a webhook as a provider would send it.
 
+mod sign;
 mod target;
 
 use std::fmt::Write as _;
@@ -15,13 +16,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::Usage;
-use crate::base::{Clock, Secret, SystemClock};
+use crate::base::{Clock, SystemClock};
 use crate::config::{self, Config, Env, Problems};
-use crate::provider::{Key, KeyRule, Keyring, Options, Place, Preset, Recipe, Request, Tolerance};
+use crate::provider::{Draft, KeyRule, Options, Preset, Recipe, SigningKey, Tolerance};
+use crate::router::Params;
 
 /// For one request, from connecting to the end of the answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,9 +45,13 @@ pub struct Args {
     /// Where to send, instead of to the source
     #[arg(long, value_name = "URL")]
     to: Option<Uri>,
-    /// The secret to sign with, instead of the source's first; others on this machine may see it
+    /// The secret to sign with, instead of the source's first; NAME:PASSWORD for basic authentication; others on this
+    /// machine may see it
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
+    /// The private key to sign with, where the source has the public one: 32 bytes in hex or base64, or @FILE
+    #[arg(long, value_name = "KEY")]
+    signing_key: Option<String>,
     /// What to send instead of the sample, byte for byte; `-` is standard input
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
@@ -70,15 +76,16 @@ impl Args {
     /// # Errors
     /// The config's problems.
     pub(super) fn load(&self, path: &Path, env: &Env<'_>) -> Result<Option<Config>, Problems> {
-        match (&self.secret, &self.to) {
-            (None, _) => config::load(path, env).map(|(config, _)| Some(config)),
-            (Some(_), None) => config::load_what_is_there(path, env).map(Some),
-            (Some(_), Some(_)) => Ok(config::load_what_is_there(path, env).ok()),
+        let brings_its_own = self.secret.is_some() || self.signing_key.is_some();
+        match (brings_its_own, &self.to) {
+            (false, _) => config::load(path, env).map(|(config, _)| Some(config)),
+            (true, None) => config::load_what_is_there(path, env).map(Some),
+            (true, Some(_)) => Ok(config::load_what_is_there(path, env).ok()),
         }
     }
 }
 
-fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+pub(super) fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("write it as `Name: value`")?;
     let name = name.trim().parse().map_err(|_| format!("`{}` is not a header's name", name.trim()))?;
     let value = value.trim().parse().map_err(|_| format!("the value of `{name}` cannot stand in a header"))?;
@@ -109,7 +116,11 @@ pub async fn run(args: Args, config: Option<Config>) -> anyhow::Result<ExitCode>
 struct Plan {
     preset: Preset,
     recipe: Recipe,
+    private: Option<SigningKey>,
     to: Uri,
+    /// The path that the gateway sees, and what its parameters match.
+    path: String,
+    params: Params,
     host: Option<HeaderValue>,
     body: Option<Bytes>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -136,15 +147,16 @@ impl Plan {
             _ => bail!("no source of the config is for `{}`; say where to send with --to", args.provider),
         };
         ensure!(to.authority().is_some(), "`{to}` is no address; write one like `http://127.0.0.1:8080/webhooks/acme`");
-        let keyring = match (&args.secret, source) {
-            (Some(secret), _) => every_slot(&preset, secret),
-            (None, Some(source)) => source.keyring.clone(),
-            (None, None) => bail!("nothing says what to sign with; give the secret with --secret"),
-        };
-        let options = Options { tolerance: Tolerance::Preset, dedupe: KeyRule::Off };
+        let private = sign::signing_key(args)?;
+        let keyring = sign::keyring(args, &preset, source, private.as_ref())?;
+        let public_url = source.and_then(|source| source.public_url.clone()).unwrap_or_else(|| sign::origin(&to));
+        let path = sign::path(&to, &public_url).to_owned();
+        let params = sign::params(source, &path);
+        let options = Options { tolerance: Tolerance::Preset, dedupe: KeyRule::Off, public_url: Some(public_url) };
         let recipe = Recipe::compile(&preset, &keyring, &options)?;
         let body = args.body.as_deref().map(read).transpose()?;
-        Ok(Self { preset, recipe, to, host, body, headers: args.headers.clone(), kind: args.kind.clone() })
+        let (headers, kind) = (args.headers.clone(), args.kind.clone());
+        Ok(Self { preset, recipe, private, to, path, params, host, body, headers, kind })
     }
 
     async fn send(&self, client: &HttpsClient) -> anyhow::Result<Answer> {
@@ -161,25 +173,31 @@ impl Plan {
 
     /// One signed request; `id` is what `{id}` stands for in the sample.
     fn request(&self, id: &str) -> anyhow::Result<http::Request<Full<Bytes>>> {
-        let method = self.preset.methods.first().cloned().unwrap_or(Method::POST);
-        let (mut headers, mut body) = self.unsigned(id)?;
+        let (headers, body) = self.unsigned(id)?;
+        let mut draft = Draft {
+            method: self.preset.methods.first().cloned().unwrap_or(Method::POST),
+            path: self.path.clone(),
+            query: self.to.query().map(str::to_owned),
+            params: self.params.clone(),
+            headers,
+            body: body.into(),
+        };
         if let Some(kind) = &self.kind {
-            body = self.with_kind(kind, &mut headers, body)?;
+            self.put_kind(kind, &mut draft)?;
         }
-        for (name, value) in &self.headers {
-            headers.insert(name.clone(), value.clone());
-        }
-        let view =
-            Request { method: &method, path: self.to.path(), query: self.to.query(), headers: &headers, body: &body };
-        for (name, value) in self.recipe.sign(&view, SystemClock.now())? {
-            if !self.headers.iter().any(|(given, _)| *given == name) {
-                headers.insert(name, value);
+        let own = |draft: &mut Draft| {
+            for (name, value) in &self.headers {
+                draft.headers.insert(name.clone(), value.clone());
             }
-        }
-        let mut request = http::Request::new(Full::new(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = self.to.clone();
-        *request.headers_mut() = headers;
+        };
+        own(&mut draft);
+        self.recipe.sign(&mut draft, SystemClock.now(), self.private.as_ref()).map_err(sign::unsigned)?;
+        own(&mut draft);
+
+        let mut request = http::Request::new(Full::new(draft.body.into()));
+        *request.method_mut() = draft.method;
+        *request.uri_mut() = with_query(&self.to, draft.query.as_deref())?;
+        *request.headers_mut() = draft.headers;
         Ok(request)
     }
 
@@ -204,27 +222,19 @@ impl Plan {
     }
 
     /// Puts `kind` where the provider puts an event's type.
-    fn with_kind(&self, kind: &str, headers: &mut HeaderMap, body: Bytes) -> anyhow::Result<Bytes> {
+    fn put_kind(&self, kind: &str, draft: &mut Draft) -> anyhow::Result<()> {
         let places = self.preset.event.kind.as_ref().map_or(&[][..], |choice| &choice.0);
-        match places.first() {
-            None => bail!("`{}` has no event types; leave --type out", self.preset.name),
-            Some(Place::Header(name)) => {
-                headers.insert(name.clone(), kind.parse().context("--type cannot stand in a header")?);
-                Ok(body)
-            }
-            Some(Place::Json(pointer)) => {
-                let place = || anyhow!("the body has nothing at `{pointer}`, where the type goes; leave --type out");
-                let mut value: Value = serde_json::from_slice(&body).map_err(|_| place())?;
-                *value.pointer_mut(pointer).ok_or_else(place)? = kind.into();
-                Ok(serde_json::to_vec(&value)?.into())
-            }
-        }
+        let Some(place) = places.first() else { bail!("`{}` has no event types; leave --type out", self.preset.name) };
+        draft.put(place, kind.as_bytes()).map_err(|error| anyhow!("--type: {error}; or leave it out"))
     }
 }
 
-fn every_slot(preset: &Preset, secret: &str) -> Keyring {
-    let key = || Key { secret: Secret::new(secret), not_after: None };
-    Keyring(preset.secrets.iter().map(|slot| (slot.name.clone(), vec![key()])).collect())
+/// `to` with `query` in the stead of its own.
+fn with_query(to: &Uri, query: Option<&str>) -> anyhow::Result<Uri> {
+    let mut parts = to.clone().into_parts();
+    let target = query.map_or_else(|| to.path().to_owned(), |query| format!("{}?{query}", to.path()));
+    parts.path_and_query = Some(target.parse()?);
+    Ok(Uri::from_parts(parts)?)
 }
 
 fn read(path: &Path) -> anyhow::Result<Bytes> {
@@ -293,10 +303,13 @@ fn print(answer: &Answer, took: Duration, json: bool) -> io::Result<()> {
 mod tests {
     use std::sync::Mutex;
 
+    use futures_util::FutureExt as _;
     use http_body_util::Empty;
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
     use tokio::net::TcpListener;
+
+    use serde_json::Value;
 
     use super::*;
     use crate::base::Name;
@@ -340,6 +353,10 @@ sources:
         config::parse_str("test.yaml", &text, Path::new(""), &env).unwrap_or_else(|problems| panic!("{problems}")).0
     }
 
+    fn body(request: http::Request<Full<Bytes>>) -> Bytes {
+        request.into_body().collect().now_or_never().unwrap().unwrap().to_bytes()
+    }
+
     fn error(line: &str) -> String {
         Plan::new(&args(line), Some(&config("0.0.0.0:8080"))).err().map_or_else(String::new, |error| error.to_string())
     }
@@ -372,8 +389,7 @@ sources:
         assert_eq!(format!("{:?}", code.unwrap()), format!("{:?}", ExitCode::SUCCESS));
 
         let source = &config.sources[0];
-        let options = Options { tolerance: Tolerance::Preset, dedupe: source.dedupe.key.clone() };
-        let recipe = Recipe::compile(&source.preset, &source.keyring, &options).unwrap();
+        let recipe = Recipe::compile(&source.preset, &source.keyring, &source.options()).unwrap();
         let ids: Vec<_> = taken
             .into_iter()
             .map(|request| {
@@ -442,9 +458,8 @@ sources:
     fn a_given_type_header_and_body_take_the_place_of_the_samples() {
         let plan = |line: &str| Plan::new(&args(line), Some(&config("0.0.0.0:8080"))).unwrap();
         let mut one = plan("acme --type order.paid");
-        let body = one.unsigned("7").unwrap().1;
-        assert_eq!(body, r#"{"type":"ping","id":"7"}"#);
-        let body = one.with_kind("order.paid", &mut HeaderMap::new(), body).unwrap();
+        assert_eq!(one.unsigned("7").unwrap().1, r#"{"type":"ping","id":"7"}"#);
+        let body = body(one.request("7").unwrap());
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), json!({ "type": "order.paid", "id": "7" }));
 
         one.headers = vec![header("Acme-Time: 1").unwrap(), header("X-Env: test").unwrap()];

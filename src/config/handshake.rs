@@ -6,20 +6,19 @@ use http::{HeaderName, HeaderValue, Method, header};
 
 use crate::base::Name;
 use crate::provider::{
-    AnswerPiece, AnswerText, Check, ComputedHmac, Handshake, HandshakeBody, HandshakeRespond, HmacCheck, JsonAnswer,
-    Piece, Place, ProvenBy, SecretSlot, When,
+    AnswerPiece, AnswerText, ComputedHmac, Handshake, HandshakeBody, HandshakeRespond, JsonAnswer, KeyDecoding,
+    KeyEncoding, Place, ProvenBy, SecretSlot, When,
 };
 
 use super::parse::{content_type, method, place, status};
-use super::preset;
 use super::problems::suggest;
 use super::reader::{Field, Map};
+use super::{template, verify};
 
 /// What the rest of the preset says.
 pub(super) struct Around<'p> {
     pub secrets: &'p [SecretSlot],
     pub methods: &'p [Method],
-    pub verify: Option<&'p Check>,
 }
 
 /// The handshakes at `field`; what is wrong with them goes to its reader.
@@ -54,7 +53,7 @@ fn handshake(field: &Field<'_>, around: &Around<'_>) -> Option<Handshake> {
     let handshake =
         Handshake { name: name?, proven_by: proven_by?, method: method?, when: when?, compute, respond: respond? };
     refuse_what_takes_events(&map, &handshake, around);
-    warn_of_forged_signatures(&map, &handshake, around);
+    refuse_open_ends(&map, &handshake);
     Some(handshake)
 }
 
@@ -69,7 +68,7 @@ fn proven_by(map: &Map<'_>, secrets: &[SecretSlot]) -> Option<ProvenBy> {
     match (signed, map.get("check")) {
         (true, None) => Some(ProvenBy::Verify),
         (false, None) => Some(ProvenBy::Nothing),
-        (false, Some(field)) => preset::check(&field, secrets).map(ProvenBy::Own),
+        (false, Some(field)) => verify::check(&field, secrets).map(Box::new).map(ProvenBy::Own),
         (true, Some(field)) => {
             field.error("`verify` is checked first, and this never; write `signed: false`, or take it out");
             None
@@ -87,6 +86,22 @@ fn refuse_what_takes_events(map: &Map<'_>, handshake: &Handshake, around: &Aroun
         field.error(
             "not among `methods`, so `verify` never sees it; add it there, or write `signed: false` and a `check`",
         );
+    }
+}
+
+/// What is computed for anybody must not be what events are signed with, and that can be told of one value alone.
+fn refuse_open_ends(map: &Map<'_>, handshake: &Handshake) {
+    if !matches!(handshake.proven_by, ProvenBy::Nothing) {
+        return;
+    }
+    for (name, computed) in &handshake.compute {
+        let pieces = &computed.content.0;
+        if pieces.iter().filter(|piece| matches!(piece, AnswerPiece::Value(_))).count() != 1 {
+            map.field().error(format!(
+                "anybody may ask for `{name}`, which then has exactly one value in its `content`; \
+                 give the handshake a `check`, or take the others out"
+            ));
+        }
     }
 }
 
@@ -126,10 +141,11 @@ fn compute(field: &Field<'_>, secrets: &[SecretSlot]) -> Vec<(String, ComputedHm
 }
 
 fn computed_hmac(map: &Map<'_>, secrets: &[SecretSlot]) -> Option<ComputedHmac> {
-    let secret = preset::slot(map, secrets);
-    let hash = preset::hash(map);
-    let key = map.get("key").map_or(Some(preset::PLAIN_KEY), |field| preset::key(&field));
-    let encoding = preset::signature_encoding(map);
+    let secret = verify::slot(map, "secret", secrets);
+    let hash = verify::hash(map);
+    let plain = KeyDecoding { strip: None, encoding: KeyEncoding::Utf8 };
+    let key = map.get("key").map_or(Some(plain), |field| verify::key(&field, KeyEncoding::Utf8));
+    let encoding = verify::signature_encoding(map);
     let content = match map.get("content") {
         Some(field) => answer_text(&field, &[]),
         None => {
@@ -214,7 +230,7 @@ fn answer_header(text: &str) -> Result<HeaderName, String> {
 /// A text with `{places}` and `{compute:NAME}`, which may be empty.
 fn answer_text(field: &Field<'_>, computed: &[&str]) -> Option<AnswerText> {
     field.parse("a text like `{json:/challenge}`", |text| {
-        preset::split_template(text, AnswerPiece::Literal, |inside| piece(inside, computed)).map(AnswerText)
+        template::split(text, AnswerPiece::Literal, |inside| piece(inside, computed)).map(AnswerText)
     })
 }
 
@@ -246,46 +262,4 @@ fn json_answer(field: &Field<'_>, computed: &[&str]) -> Option<JsonAnswer> {
     }
     field.error(format!("`{written}` is not how JSON writes it; write it so, or put it in quotes"));
     None
-}
-
-/// An unsigned handshake that computes what events are signed with signs for whoever asks.
-fn warn_of_forged_signatures(map: &Map<'_>, handshake: &Handshake, around: &Around<'_>) {
-    let (ProvenBy::Nothing, Some(verify)) = (&handshake.proven_by, around.verify) else { return };
-    for (name, computed) in &handshake.compute {
-        let same = |check: &HmacCheck| {
-            (check.hash, &check.secret, &check.key) == (computed.hash, &computed.secret, &computed.key)
-        };
-        let forges = |check: &HmacCheck| same(check) && may_be_alike(computed, check);
-        if hmacs(verify).into_iter().any(forges) {
-            map.field().warn(format!(
-                "anybody may ask for `{name}`, and it is what signs an event whose body is a plain word; \
-                 give the handshake a `check` if the provider signs or words its request in any way"
-            ));
-        }
-    }
-}
-
-fn hmacs(check: &Check) -> Vec<&HmacCheck> {
-    match check {
-        Check::Hmac(hmac) => vec![hmac],
-        Check::Any(checks) | Check::All(checks) => checks.iter().flat_map(hmacs).collect(),
-        Check::Token(_) | Check::Nothing => Vec::new(),
-    }
-}
-
-/// Whether what is computed may be, byte for byte, what `check` signs. Values in it are plain words: letters, digits
-/// and `-._~` ([`ProvenBy::Nothing`]); what an event has in its signed parts is anything.
-fn may_be_alike(computed: &ComputedHmac, check: &HmacCheck) -> bool {
-    let ours = match computed.content.0.first() {
-        Some(AnswerPiece::Literal(text)) => text.as_str(),
-        _ => "",
-    };
-    let theirs = match check.content.0.first() {
-        Some(Piece::Literal(text)) => text.as_str(),
-        _ => "",
-    };
-    match theirs.strip_prefix(ours) {
-        Some(rest) => rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)),
-        None => ours.starts_with(theirs),
-    }
 }

@@ -1,7 +1,8 @@
 //! YAML into [`Config`]; nothing else knows YAML.
 //!
 //! The way of a file: `tree` reads it with the place of every key; `reader` walks the tree, fills in `${VAR}`s and
-//! collects problems; `parse` and `preset` make the settings out of it. What keys there are stands in `keys`.
+//! collects problems; `parse` and `preset` (with `verify` and `template`) make
+//! the settings out of it. What keys there are stands in `keys`.
 
 mod expand;
 mod handshake;
@@ -13,7 +14,9 @@ mod problems;
 mod reader;
 mod render;
 pub mod schema;
+mod template;
 mod tree;
+mod verify;
 
 use std::path::Path;
 use std::time::Duration;

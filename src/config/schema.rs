@@ -35,12 +35,16 @@ pub fn json_schema(document: Document) -> Value {
 fn mapping(path: &str) -> Map<String, Value> {
     let properties: Map<String, Value> =
         keys::children(path).map(|key| (key.name().to_owned(), property(key))).collect();
-    let required: Vec<&str> =
-        keys::children(path).filter(|key| matches!(key.given, Given::Required(_))).map(keys::Key::name).collect();
+    let is_required = |key: &&keys::Key| matches!(key.given, Given::Required(_));
+    let mut required: Vec<&str> = keys::children(path).filter(is_required).map(keys::Key::name).collect();
     let mut schema = Map::new();
     schema.insert("type".to_owned(), json!("object"));
     schema.insert("properties".to_owned(), Value::Object(properties));
     schema.insert("additionalProperties".to_owned(), names_below(path));
+    if required.contains(&"header") && keys::is_key(&format!("{path}.from")) {
+        required.retain(|name| *name != "header"); // either says where it is
+        schema.insert("anyOf".to_owned(), json!([{ "required": ["header"] }, { "required": ["from"] }]));
+    }
     if !required.is_empty() {
         schema.insert("required".to_owned(), json!(required));
     }

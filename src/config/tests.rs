@@ -4,6 +4,7 @@ mod handshakes;
 mod keys;
 mod malformed;
 mod mistakes;
+mod signing;
 
 use super::*;
 

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use http_body_util::Full;
 
 use super::{Destination, HeaderEdits};
-use crate::event::{AttemptReason, DeliveryId, Event};
+use crate::event::{AttemptReason, DeliveryId, Event, Headers};
 
 /// One attempt, before it is a request.
 #[derive(Clone, Copy, Debug)]
@@ -81,14 +81,17 @@ pub fn request(destination: &Destination, outbound: Outbound<'_>) -> Result<Requ
     *request.method_mut() = event.method.clone();
     *request.uri_mut() = target(&destination.url, outbound.path, event.query.as_deref())?;
     let headers = request.headers_mut();
-    forward(event, headers);
+    carry_over(&event.headers, headers);
     add_facts(outbound, headers);
     edit(&destination.headers, headers);
     Ok(request)
 }
 
 /// The destination's URL, its path replaced by the route's, with the inbound query added.
-fn target(url: &Uri, path: Option<&str>, query: Option<&str>) -> Result<Uri, http::Error> {
+///
+/// # Errors
+/// If path and query cannot stand in a URL.
+pub fn target(url: &Uri, path: Option<&str>, query: Option<&str>) -> Result<Uri, http::Error> {
     let own = url.path_and_query();
     let path = path.unwrap_or_else(|| own.map_or("/", PathAndQuery::path));
     let both = match (own.and_then(PathAndQuery::query), query.filter(|query| !query.is_empty())) {
@@ -110,9 +113,10 @@ pub fn check_path(path: &str) -> Result<(), TargetError> {
     Ok(())
 }
 
-fn forward(event: &Event, headers: &mut HeaderMap) {
-    let named = named_by_connection(event.headers.iter().map(|(name, value)| (name, value)));
-    for (name, value) in &event.headers {
+/// Adds the headers of a request that was received to one that is sent on: all but the connection's own.
+pub fn carry_over(received: &Headers, headers: &mut HeaderMap) {
+    let named = named_by_connection(received.iter().map(|(name, value)| (name, value)));
+    for (name, value) in received {
         if !CONNECTION_BOUND.contains(name) && !NOT_FORWARDED.contains(name) && !named.contains(name) {
             headers.append(name.clone(), value.clone());
         }

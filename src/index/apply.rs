@@ -20,8 +20,8 @@ const TRIM_STEP: usize = 512;
 /// What an attempt is told to have come to when a later one began and it had not ended.
 const UNKNOWN_OUTCOME: &str = "outcome unknown: the gateway stopped while it ran";
 
-/// Applies `batch` and its position in one transaction.
-pub(super) fn apply(db: &mut Connection, batch: &Changes) -> rusqlite::Result<()> {
+/// Applies `batch` and its position in one transaction. Gives the events that are new, or whose deliveries have changed.
+pub(super) fn apply(db: &mut Connection, batch: &Changes) -> rusqlite::Result<BTreeSet<EventId>> {
     let tx = db.transaction()?;
     let mut touched = BTreeSet::new(); // at most one a change
     for change in &batch.changes {
@@ -29,11 +29,12 @@ pub(super) fn apply(db: &mut Connection, batch: &Changes) -> rusqlite::Result<()
             touched.insert(event);
         }
     }
-    for event in touched {
-        derive_status(&tx, event)?;
+    for event in &touched {
+        derive_status(&tx, *event)?;
     }
     tx.prepare_cached("UPDATE state SET position = ?1")?.execute([batch.next.0])?;
-    tx.commit()
+    tx.commit()?;
+    Ok(touched)
 }
 
 /// Gives the event whose deliveries have changed.
@@ -83,8 +84,8 @@ fn insert_event(
     body_bytes: u64,
     deliveries: &[DeliveryState],
 ) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO events (id, position, source, provider, type, provider_event_id, method, path, query, \
-        received_at, size_bytes, status) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    let sql = "INSERT INTO events (seq, id, position, source, provider, type, provider_event_id, method, path, query, \
+        received_at, size_bytes, status) VALUES (?2, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     tx.prepare_cached(sql)?.execute(params![
         blob(&event.id),
         at.0,

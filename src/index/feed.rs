@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::store::Store;
 use super::{IndexError, Shared};
+use crate::event::EventId;
 use crate::journal::{Changes, Journal};
 
 /// How often it looks for changes of its own accord.
@@ -26,6 +27,8 @@ pub(super) struct Feeder<J> {
     pub(super) store: Store,
     pub(super) shared: Arc<Shared>,
     pub(super) wishes: mpsc::Receiver<Wish>,
+    /// Tells followers which events are new or have changed. The only sender: it goes with the feeder.
+    pub(super) touched: broadcast::Sender<EventId>,
     pub(super) stopping: CancellationToken,
 }
 
@@ -84,8 +87,12 @@ impl<J: Journal> Feeder<J> {
                 return Ok(());
             }
             match self.store.apply(&batch) {
+                Ok(touched) if self.touched.receiver_count() > 0 => {
+                    touched.into_iter().for_each(|id| drop(self.touched.send(id))); // the last follower may have left
+                }
+                Ok(_) => {}
                 Err(IndexError::Database(error)) if super::store::is_damage(&error) => self.rebuild()?,
-                outcome => outcome?,
+                Err(error) => return Err(error),
             }
         }
         self.store.shrink()

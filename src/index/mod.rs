@@ -7,6 +7,7 @@
 
 mod apply;
 mod feed;
+mod follow;
 mod query;
 mod status;
 mod store;
@@ -15,6 +16,8 @@ mod store;
 pub(crate) mod script;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_follow;
 #[cfg(test)]
 mod tests_on_log;
 
@@ -25,12 +28,13 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use crate::base::Tasks;
 use crate::event::EventId;
 use crate::journal::{Journal, JournalError, Located};
 
+pub use follow::{Batch, Follower, Lost, Mark, Start};
 pub use query::{AttemptRow, Cursor, CursorError, DeliveryRow, Detail, Filter, Item, LIMIT_DEFAULT, LIMIT_MAX, Page};
 pub use status::{EventStatus, StatusError};
 
@@ -105,6 +109,7 @@ struct Shared {
     generation: AtomicU64,
     /// A query came upon damage; the feeder rebuilds at its next pass.
     damaged: AtomicBool,
+    touched: broadcast::WeakSender<EventId>,
 }
 
 struct Reader {
@@ -125,16 +130,24 @@ impl Index {
     /// An index that is no good is replaced, which is no error.
     pub fn open<J: Journal>(dir: &Path, identity: [u8; 16], journal: J, tasks: &Tasks) -> Result<Self, IndexError> {
         let store = Store::open(dir, identity, journal.tail())?;
+        let touched = broadcast::Sender::new(follow::TOUCHED);
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             readers: Arc::new(Semaphore::new(READERS)),
             idle: Mutex::new(Vec::new()),
             generation: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
+            touched: touched.downgrade(),
         });
         let (wishes, receiver) = mpsc::channel(WISHES);
-        let feeder =
-            Feeder { journal, store, shared: Arc::clone(&shared), wishes: receiver, stopping: tasks.stopping() };
+        let feeder = Feeder {
+            journal,
+            store,
+            shared: Arc::clone(&shared),
+            wishes: receiver,
+            touched,
+            stopping: tasks.stopping(),
+        };
         tasks.spawn("index", async move {
             // One thread of the blocking pool, for as long as it feeds.
             let thread = tokio::task::spawn_blocking(move || feeder.run(&Handle::current()));
@@ -193,6 +206,40 @@ impl Index {
     /// As [`Index::list`].
     pub async fn locate(&self, id: EventId) -> Result<Option<Located>, IndexError> {
         self.read(move |db| query::locate(db, id)).await
+    }
+
+    /// Follows the index from now on: first this, then [`Index::mark`], and nothing falls between the two.
+    ///
+    /// # Errors
+    /// [`IndexError::Closed`] once the index is.
+    pub fn follow(&self) -> Result<Follower, IndexError> {
+        let sender = self.shared.touched.upgrade().ok_or(IndexError::Closed)?;
+        Ok(Follower::new(sender.subscribe()))
+    }
+
+    /// The place where `start` is, and the event before it, if there is one: after that one is the same place.
+    ///
+    /// # Errors
+    /// As [`Index::list`].
+    pub async fn mark(&self, start: Start) -> Result<(Mark, Option<EventId>), IndexError> {
+        self.read(move |db| follow::mark(db, start)).await
+    }
+
+    /// The next events from `mark` on that match `filter`, in the order in which they came; its `limit` is the most,
+    /// and its `cursor` is not looked at.
+    ///
+    /// # Errors
+    /// As [`Index::list`].
+    pub async fn from_mark(&self, mark: Mark, filter: Filter) -> Result<Batch, IndexError> {
+        self.read(move |db| follow::from_mark(db, mark, &filter)).await
+    }
+
+    /// Those of `ids` that came before `mark` and match `filter`, as they stand now.
+    ///
+    /// # Errors
+    /// As [`Index::list`].
+    pub async fn before_mark(&self, ids: Vec<EventId>, mark: Mark, filter: Filter) -> Result<Vec<Item>, IndexError> {
+        self.read(move |db| follow::before_mark(db, &ids, mark, &filter)).await
     }
 
     /// How many events there are of each status; a status without events is left out.

@@ -163,19 +163,19 @@ pub struct Detail {
     pub attempts: Vec<Vec<AttemptRow>>,
 }
 
-const ITEM: &str = "SELECT id, position, source, provider, type, provider_event_id, method, path, query, received_at, \
+pub(super) const ITEM: &str = "SELECT id, position, source, provider, type, provider_event_id, method, path, query, received_at, \
     size_bytes, status, duplicates, conflicts FROM events";
 
 /// A `WHERE` of fixed conditions, and what is bound in it.
 #[derive(Default)]
-struct Where {
+pub(super) struct Where {
     conditions: Vec<&'static str>,
-    values: Vec<Value>,
+    pub(super) values: Vec<Value>,
 }
 
 impl Where {
     /// `condition` has as many `?` as there are `values`.
-    fn and(&mut self, condition: &'static str, values: impl IntoIterator<Item = Value>) {
+    pub(super) fn and(&mut self, condition: &'static str, values: impl IntoIterator<Item = Value>) {
         self.conditions.push(condition);
         self.values.extend(values);
     }
@@ -206,6 +206,20 @@ impl Where {
         wanted
     }
 
+    /// What a list of events asks for.
+    pub(super) fn listed(filter: &Filter) -> Self {
+        let mut wanted = Self::of(filter);
+        if let Some(destination) = &filter.destination {
+            let condition = "EXISTS (SELECT 1 FROM deliveries WHERE event = events.id AND destination = ?)";
+            wanted.and(condition, [text(destination.as_str())]);
+        }
+        wanted
+    }
+
+    pub(super) fn sql(&self) -> String {
+        if self.conditions.is_empty() { "1".to_owned() } else { self.conditions.join(" AND ") }
+    }
+
     fn search(&mut self, q: &str) {
         if let Ok(id) = q.parse::<EventId>() {
             return self.and("id = ?", [blob(id)]); // the one search that need not look at every event
@@ -220,12 +234,7 @@ impl Where {
 
 /// The page of `filter`.
 pub(super) fn list(db: &Connection, filter: &Filter) -> rusqlite::Result<Page> {
-    let mut wanted = Where::of(filter);
-    if let Some(destination) = &filter.destination {
-        let condition = "EXISTS (SELECT 1 FROM deliveries WHERE event = events.id AND destination = ?)";
-        wanted.and(condition, [text(destination.as_str())]);
-    }
-    page(db, wanted, filter.limit)
+    page(db, Where::listed(filter), filter.limit)
 }
 
 /// The page of `filter` among the events with a dead delivery.
@@ -241,7 +250,7 @@ pub(super) fn dead_letters(db: &Connection, filter: &Filter) -> rusqlite::Result
 
 fn page(db: &Connection, mut wanted: Where, limit: usize) -> rusqlite::Result<Page> {
     let limit = if limit == 0 { LIMIT_DEFAULT } else { limit.min(LIMIT_MAX) };
-    let conditions = if wanted.conditions.is_empty() { "1".to_owned() } else { wanted.conditions.join(" AND ") };
+    let conditions = wanted.sql();
     wanted.values.push(Value::Integer(i64::try_from(limit + 1).unwrap_or(i64::MAX)));
 
     let sql = format!("{ITEM} WHERE {conditions} ORDER BY received_at DESC, id DESC LIMIT ?");
@@ -283,7 +292,7 @@ pub(super) fn counts(db: &Connection) -> rusqlite::Result<Vec<(EventStatus, u64)
     Ok(counts)
 }
 
-fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
+pub(super) fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
     Ok(Item {
         located: Located { id: EventId::from_bytes(row.get(0)?), at: Position(row.get(1)?) },
         source: row.get(2)?,
@@ -302,7 +311,7 @@ fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
     })
 }
 
-fn deliveries(db: &Connection, event: EventId) -> rusqlite::Result<Vec<DeliveryRow>> {
+pub(super) fn deliveries(db: &Connection, event: EventId) -> rusqlite::Result<Vec<DeliveryRow>> {
     let mut select = db.prepare_cached(
         "SELECT idx, destination, status, attempts, next_attempt_at, dead_reason \
          FROM deliveries WHERE event = ?1 ORDER BY idx",
@@ -367,6 +376,6 @@ fn text(value: &str) -> Value {
     Value::Text(value.to_owned())
 }
 
-fn blob(id: EventId) -> Value {
+pub(super) fn blob(id: EventId) -> Value {
     Value::Blob(id.as_bytes().to_vec())
 }

@@ -2,8 +2,10 @@
 //!
 //! `index.db` holds four tables. `state` is one row: whose index this is and up to where it has been
 //! fed. `events` is a row an event, `deliveries` a row a delivery, `attempts` a row an attempt (the newest of each delivery).
-//! Ids are the 16 bytes of the UUID, times Unix milliseconds, statuses the words of the API.
+//! Ids are the 16 bytes of the UUID, times Unix milliseconds, statuses the words of the API. An event's `seq` is the position
+//! at which the index first met it: it gives the order in which events came, and stays when the record moves.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -11,10 +13,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::{IndexError, apply};
+use crate::event::EventId;
 use crate::journal::{Changes, Position};
 
 /// Rises with every change of [`SCHEMA`]: an index of another version is rebuilt, never converted.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE state (
@@ -22,6 +25,7 @@ CREATE TABLE state (
     position INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
     id BLOB NOT NULL UNIQUE,
     position INTEGER NOT NULL,
     source TEXT NOT NULL,
@@ -114,12 +118,12 @@ impl Store {
         self.applied
     }
 
-    /// Applies `batch` in one transaction, its position included.
-    pub(super) fn apply(&mut self, batch: &Changes) -> Result<(), IndexError> {
+    /// Applies `batch` in one transaction, its position included. Gives the events that are new or have changed.
+    pub(super) fn apply(&mut self, batch: &Changes) -> Result<BTreeSet<EventId>, IndexError> {
         let db = self.db.as_mut().ok_or(IndexError::Closed)?;
-        apply::apply(db, batch)?;
+        let touched = apply::apply(db, batch)?;
         self.applied = batch.next;
-        Ok(())
+        Ok(touched)
     }
 
     /// Deletes the index and starts a new one before the first change.

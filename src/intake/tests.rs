@@ -26,6 +26,7 @@ fn settings() -> SourceSettings {
         methods: vec![Method::POST],
         preset: Arc::new(Preset::none()),
         keyring: Keyring::default(),
+        public_url: None,
         tolerance: Tolerance::Preset,
         mode: Mode::Store,
         deadline: Duration::from_secs(8),
@@ -113,7 +114,7 @@ async fn only_another_routes_delivery_holds_up_the_applications_answer() {
         breaker: BreakerPolicy::default(),
         headers: HeaderEdits::default(),
     };
-    let application = tokio::spawn(async move {
+    let application = tokio::runtime::Handle::current().spawn(async move {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -132,7 +133,7 @@ async fn only_another_routes_delivery_holds_up_the_applications_answer() {
         let bench = Bench::new(settings, HashMap::from([(app.clone(), target)]));
         bench.faults.hold_syncs();
         let intake = Arc::clone(&bench.intake);
-        let answer = tokio::spawn(async move { intake.receive(inbound()).await });
+        let answer = tokio::runtime::Handle::current().spawn(async move { intake.receive(inbound()).await });
         if waits {
             let faults = Arc::clone(&bench.faults);
             tokio::task::spawn_blocking(move || faults.until_one_is_held()).await.unwrap();

@@ -1,15 +1,15 @@
-//! The signature's header: read strictly, and written as the provider writes it.
+//! Where the signature stands: read strictly, and written as the provider writes it.
 //!
-//! Without a list the header's value is `prefix signature`. With a list it is items between `items`, each
+//! Without a list the value is `prefix signature`. With a list it is items between `items`, each
 //! `key pair prefix signature`, or `key pair text` for a field: `t=1,v1=ab,v1=cd`, `v1,ab v1,cd`. The order of
 //! items is free, unknown keys and items without `pair` are skipped, a field may come once.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, Encoding, HEXLOWER, HEXLOWER_PERMISSIVE};
-use http::{HeaderName, HeaderValue};
 
 use super::mac::Mac;
-use super::request::{Request, Times};
-use super::{CompileError, Hash, ListShape, Rejection, SignError, SignatureEncoding};
+use super::pointer::Pointers;
+use super::reading::{Reading, Site, Times};
+use super::{CompileError, ListShape, Place, Rejection, SignatureEncoding};
 
 /// At most so many signatures of a request are tried.
 const MAX_SIGNATURES: usize = 10;
@@ -23,11 +23,11 @@ const MAX_DECODED: usize = 66;
 /// Where a signature stands, compiled.
 #[derive(Debug)]
 pub(super) struct Carrier {
-    pub(super) header: HeaderName,
+    site: Site,
     prefix: Box<str>,
     list: Option<List>,
     encoding: SignatureEncoding,
-    mac_len: usize,
+    len: usize,
 }
 
 #[derive(Debug)]
@@ -50,7 +50,7 @@ enum Field<'a> {
     Often,
 }
 
-/// What a request's signature header says.
+/// What the value with the signature says.
 pub(super) struct Read<'a> {
     pub(super) fields: Fields<'a>,
     texts: [&'a str; MAX_SIGNATURES],
@@ -92,7 +92,8 @@ impl<'a> Read<'a> {
 }
 
 impl Carrier {
-    pub(super) fn new(carrier: &super::Carrier, hash: Hash) -> Result<Self, CompileError> {
+    /// For signatures of `len` bytes.
+    pub(super) fn new(carrier: &super::Carrier, len: usize, pointers: &mut Pointers) -> Result<Self, CompileError> {
         let list = match &carrier.list {
             Some(ListShape { items, pair, .. }) if items == pair => return Err(CompileError::SameSeparators),
             Some(shape) => {
@@ -101,11 +102,11 @@ impl Carrier {
             None => None,
         };
         Ok(Self {
-            header: carrier.header.clone(),
+            site: Site::new(&carrier.from, pointers)?,
             prefix: carrier.prefix.as_deref().unwrap_or_default().into(),
             list,
             encoding: carrier.encoding,
-            mac_len: hash.mac_len(),
+            len,
         })
     }
 
@@ -131,15 +132,20 @@ impl Carrier {
         self.list.as_ref().and_then(|list| list.fields.get(index)).map_or("", |name| name)
     }
 
-    /// Takes the header apart.
+    /// Where the signature stands.
+    pub(super) fn place(&self) -> &Place {
+        self.site.place()
+    }
+
+    /// Takes the value apart.
     ///
     /// # Errors
-    /// A [`Rejection`] if it is not there exactly once, is not ASCII, or has no signature or too many.
-    pub(super) fn read<'a>(&self, request: &Request<'a>) -> Result<Read<'a>, Rejection> {
-        let value = match request.header(&self.header) {
+    /// A [`Rejection`] if it is not there exactly once, is not visible ASCII, or has no signature or too many.
+    pub(super) fn read<'s>(&self, reading: &'s Reading<'_>) -> Result<Read<'s>, Rejection> {
+        let value = match reading.value(&self.site) {
             Times::Never => return Err(Rejection::MissingSignature),
             Times::Often => return Err(Rejection::RepeatedSignature),
-            Times::Once(value) => value.to_str().map_err(|_| Rejection::MalformedSignature)?,
+            Times::Once(value) => visible(value).ok_or(Rejection::MalformedSignature)?,
         };
         let mut read = Read { fields: Fields::default(), texts: [""; MAX_SIGNATURES], count: 0 };
         match &self.list {
@@ -161,33 +167,38 @@ impl Carrier {
         Ok(())
     }
 
-    /// The bytes that `text` says are a MAC; none if it is not exactly one, in the one way to write it.
+    /// The bytes that `text` says are a signature; none if it is not exactly one, in the one way to write it.
     pub(super) fn decode(&self, text: &str) -> Option<Mac> {
         let encoding = self.encoding.reader();
         // Only what is missing at the end is padded: some decoders take `=` in the middle too.
         let padded_inside = text.trim_end_matches('=').contains('=');
-        if text.len() != encoding.encode_len(self.mac_len) || padded_inside {
+        if text.len() != encoding.encode_len(self.len) || padded_inside {
             return None;
         }
         let mut buffer = [0u8; MAX_DECODED];
         let decoded = buffer.get_mut(..encoding.decode_len(text.len()).ok()?)?;
         let len = encoding.decode_mut(text.as_bytes(), decoded).ok()?;
-        if len == self.mac_len { decoded.get(..len).and_then(Mac::new) } else { None }
+        if len == self.len { decoded.get(..len).and_then(Mac::new) } else { None }
     }
 
-    /// The header's value for `mac`, with `field` (its number and value) in front if there is one.
-    pub(super) fn write(&self, mac: &Mac, field: Option<(usize, &str)>) -> Result<HeaderValue, SignError> {
+    /// The value for `mac`, with `field` (its number and value) in front if there is one.
+    pub(super) fn write(&self, mac: &Mac, field: Option<(usize, &str)>) -> String {
         let signature = format!("{}{}", self.prefix, self.encoding.writer().encode(mac.as_bytes()));
-        let text = match (&self.list, field) {
+        match (&self.list, field) {
             (None, _) => signature,
             (Some(list), None) => format!("{}{}{signature}", list.key, list.pair),
             (Some(list), Some((index, value))) => {
                 let List { items, pair, key, .. } = list;
                 format!("{}{pair}{value}{items}{key}{pair}{signature}", self.field_name(index))
             }
-        };
-        HeaderValue::try_from(text).map_err(|_| SignError::Value)
+        }
     }
+}
+
+/// `value` as text, where it is nothing but visible ASCII, spaces and tabs.
+pub(super) fn visible(value: &[u8]) -> Option<&str> {
+    let shown = value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+    str::from_utf8(value).ok().filter(|_| shown)
 }
 
 impl SignatureEncoding {
@@ -211,15 +222,17 @@ impl SignatureEncoding {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Hash, Request};
     use super::*;
-    use http::{HeaderMap, Method};
+    use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
     const HEADER: HeaderName = HeaderName::from_static("acme-signature");
 
     fn carrier(encoding: SignatureEncoding, prefix: &str, list: Option<(char, char, &str)>) -> Carrier {
         let list = list.map(|(items, pair, key)| ListShape { items, pair, key: key.into() });
-        let carrier = super::super::Carrier { header: HEADER, prefix: Some(prefix.into()), list, encoding };
-        Carrier::new(&carrier, Hash::Sha256).unwrap()
+        let carrier =
+            super::super::Carrier { from: Place::Header(HEADER), prefix: Some(prefix.into()), list, encoding };
+        Carrier::new(&carrier, Hash::Sha256.mac_len(), &mut Pointers::default()).unwrap()
     }
 
     fn listed() -> Carrier {
@@ -232,8 +245,11 @@ mod tests {
     fn read(carrier: &Carrier, lines: &[&str]) -> Result<(Vec<String>, Option<String>), Rejection> {
         let headers: HeaderMap =
             lines.iter().map(|line| (HEADER, HeaderValue::from_bytes(line.as_bytes()).unwrap())).collect();
-        let request = Request { method: &Method::POST, path: "/", query: None, headers: &headers, body: b"" };
-        let read = carrier.read(&request)?;
+        let method = Method::POST;
+        let request = Request { method: &method, path: "/", query: None, params: &[], headers: &headers, body: b"" };
+        let pointers = Pointers::default();
+        let reading = Reading::new(request, None, &pointers);
+        let read = carrier.read(&reading)?;
         Ok((read.signatures().map(String::from).collect(), read.fields.one(0).ok().map(String::from)))
     }
 
@@ -295,9 +311,8 @@ mod tests {
     /// SHA-1's 20 bytes could also be written with the padding of one group in the middle.
     #[test]
     fn padding_in_the_middle_is_refused() {
-        let shape =
-            super::super::Carrier { header: HEADER, prefix: None, list: None, encoding: SignatureEncoding::Base64 };
-        let carrier = Carrier::new(&shape, Hash::Sha1).unwrap();
+        let mut carrier = carrier(SignatureEncoding::Base64, "", None);
+        carrier.len = Hash::Sha1.mac_len();
         assert!(carrier.decode("AAAAAAAAAAAAAAAAAAAAAAAAAAA=").is_some());
         assert!(carrier.decode("AAA=AAAAAAAAAAAAAAAAAAAAAAAA").is_none());
     }

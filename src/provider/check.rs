@@ -1,20 +1,24 @@
 //! What must hold, compiled: the leaves and how they combine, and what a check that held covers.
 
-use http::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
-use super::hmac::{Holds, Signed};
-use super::request::Request;
+use super::basic::Basic;
+use super::ed25519::SigningKey;
+use super::handshake::PublicAnswer;
+use super::pointer::Pointers;
+use super::reading::Reading;
+use super::signed::{Holds, Signed};
 use super::token::Token;
-use super::{Check, CompileError, Keyring, Place, Rejection, SignError, Tolerance};
+use super::{Check, CompileError, Draft, Keyring, Place, Recipe, Rejection, SecretSlot, SignError, Tolerance};
 use crate::base::UnixMillis;
 use crate::event::Proof;
 
 /// A [`Check`], compiled.
 #[derive(Debug)]
 pub(super) enum Test {
-    Hmac(Box<Signed>),
+    Signed(Box<Signed>),
     Token(Token),
+    Basic(Basic),
     Any(Vec<Test>),
     All(Vec<Test>),
     Nothing,
@@ -22,49 +26,92 @@ pub(super) enum Test {
 
 /// A check that held.
 #[derive(Debug)]
-pub(super) enum Held<'r, 'q> {
-    Hmac(&'r Signed, Holds<'r, 'q>),
+pub(super) enum Held<'r, 's> {
+    Signed(&'r Signed, Holds<'r, 's>),
     /// With the label of the secret that matched.
     Token(&'r str),
-    All(Vec<Held<'r, 'q>>),
+    /// With the label of the password that matched.
+    Basic(&'r str),
+    All(Vec<Held<'r, 's>>),
     Nothing,
 }
 
+/// What checks are compiled with.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'c> {
+    /// The secrets that the preset names.
+    pub(super) slots: &'c [SecretSlot],
+    /// Those that are there.
+    pub(super) keyring: &'c Keyring,
+    pub(super) tolerance: Tolerance,
+    /// What anybody can have signed.
+    pub(super) public: &'c [PublicAnswer],
+}
+
+impl Context<'_> {
+    /// Whether `slot` is one that may be left out, and was.
+    pub(super) fn lacks(&self, slot: &str) -> bool {
+        let optional = self.slots.iter().any(|known| known.optional && known.name == slot);
+        optional && self.keyring.0.iter().all(|(name, keys)| name != slot || keys.is_empty())
+    }
+}
+
 impl Test {
-    pub(super) fn new(check: &Check, keyring: &Keyring, tolerance: Tolerance) -> Result<Self, CompileError> {
-        let each = |checks: &[Check]| -> Result<Vec<Self>, CompileError> {
+    /// Compiles `check`. Of an `any`, those that need an optional secret which is not there are left out.
+    pub(super) fn new(check: &Check, context: &Context<'_>, pointers: &mut Pointers) -> Result<Self, CompileError> {
+        let mut each = |checks: &[&Check]| -> Result<Vec<Self>, CompileError> {
             if checks.is_empty() {
                 return Err(CompileError::EmptyCheck);
             }
-            checks.iter().map(|check| Self::new_inside(check, keyring, tolerance)).collect()
+            checks.iter().map(|check| Self::new_inside(check, context, pointers)).collect()
         };
         Ok(match check {
-            Check::Hmac(check) => Self::Hmac(Box::new(Signed::new(check, keyring, tolerance)?)),
-            Check::Token(check) => Self::Token(Token::new(check, keyring)?),
-            Check::Any(checks) => Self::Any(each(checks)?),
-            Check::All(checks) => Self::All(each(checks)?),
+            Check::Signed(check) => Self::Signed(Box::new(Signed::new(check, context, pointers)?)),
+            Check::Token(check) => Self::Token(Token::new(check, context.keyring, pointers)?),
+            Check::Basic(check) => Self::Basic(Basic::new(check, context.keyring, pointers)?),
+            Check::Any(checks) => {
+                let lacks = |slot: &str| context.lacks(slot);
+                if !checks.is_empty() && !check.can_hold(&lacks) {
+                    let leaves = check.leaves();
+                    let mut slots: Vec<&str> =
+                        leaves.iter().flat_map(|leaf| leaf.slots()).filter(|slot| lacks(slot)).collect();
+                    slots.dedup();
+                    return Err(CompileError::NoSecret { slots: slots.join("`, `") });
+                }
+                Self::Any(each(&checks.iter().filter(|check| check.can_hold(&lacks)).collect::<Vec<_>>())?)
+            }
+            Check::All(checks) => Self::All(each(&checks.iter().collect::<Vec<_>>())?),
             Check::Nothing => Self::Nothing,
         })
     }
 
     /// As [`Test::new`], where a check that always holds has no place.
-    pub(super) fn new_inside(check: &Check, keyring: &Keyring, tolerance: Tolerance) -> Result<Self, CompileError> {
+    pub(super) fn new_inside(
+        check: &Check,
+        context: &Context<'_>,
+        pointers: &mut Pointers,
+    ) -> Result<Self, CompileError> {
         match check {
             Check::Nothing => Err(CompileError::NothingInside),
-            check => Self::new(check, keyring, tolerance),
+            check => Self::new(check, context, pointers),
         }
     }
 
     /// # Errors
     /// The [`Rejection`]; where one of several had to hold, the first that found something to check.
-    pub(super) fn check<'r, 'q>(&'r self, request: &Request<'q>, now: UnixMillis) -> Result<Held<'r, 'q>, Rejection> {
+    pub(super) fn check<'r: 's, 's>(
+        &'r self,
+        reading: &'s Reading<'_>,
+        now: UnixMillis,
+    ) -> Result<Held<'r, 's>, Rejection> {
         match self {
-            Self::Hmac(signed) => signed.check(request, now).map(|holds| Held::Hmac(signed, holds)),
-            Self::Token(token) => token.check(request, now).map(|key| Held::Token(&key.label)),
+            Self::Signed(signed) => signed.check(reading, now).map(|holds| Held::Signed(signed, holds)),
+            Self::Token(token) => token.check(reading, now).map(|key| Held::Token(&key.label)),
+            Self::Basic(basic) => basic.check(reading, now).map(|key| Held::Basic(&key.label)),
             Self::Any(tests) => {
                 let mut verdict = Rejection::MissingSignature;
                 for test in tests {
-                    match test.check(request, now) {
+                    match test.check(reading, now) {
                         Ok(held) => return Ok(held),
                         Err(rejection) if verdict == Rejection::MissingSignature => verdict = rejection,
                         Err(_) => {}
@@ -73,58 +120,79 @@ impl Test {
                 Err(verdict)
             }
             Self::All(tests) => {
-                tests.iter().map(|test| test.check(request, now)).collect::<Result<_, _>>().map(Held::All)
+                tests.iter().map(|test| test.check(reading, now)).collect::<Result<_, _>>().map(Held::All)
             }
             Self::Nothing => Ok(Held::Nothing),
         }
     }
 
-    /// The headers that make `request` genuine: those of the first of several that could hold.
+    /// Makes `draft` genuine: by the first of several that could hold, or the first that `private` signs for.
+    ///
+    /// What is sent as it is comes first, since a signature may cover it.
     pub(super) fn sign(
         &self,
-        request: &Request<'_>,
+        recipe: &Recipe,
+        draft: &mut Draft,
         now: UnixMillis,
-    ) -> Result<Vec<(HeaderName, HeaderValue)>, SignError> {
-        match self {
-            Self::Hmac(signed) => signed.sign(request, now),
-            Self::Token(token) => token.sign().map(|header| vec![header]),
-            Self::Any(tests) => tests.first().map_or_else(|| Ok(Vec::new()), |test| test.sign(request, now)),
-            Self::All(tests) => {
-                let mut headers = Vec::new();
-                for test in tests {
-                    headers.extend(test.sign(request, now)?);
-                }
-                Ok(headers)
+        private: Option<&SigningKey>,
+    ) -> Result<(), SignError> {
+        let mut leaves = self.to_sign(private.is_some());
+        leaves.sort_by_key(|leaf| matches!(leaf, Self::Signed(_)));
+        for leaf in leaves {
+            match leaf {
+                Self::Signed(signed) => signed.sign(recipe, draft, now, private)?,
+                Self::Token(token) => token.sign(draft)?,
+                Self::Basic(basic) => basic.sign(draft)?,
+                Self::Any(_) | Self::All(_) | Self::Nothing => {}
             }
-            Self::Nothing => Ok(Vec::new()),
+        }
+        Ok(())
+    }
+
+    /// The checks that a signed request must pass.
+    fn to_sign(&self, private: bool) -> Vec<&Self> {
+        match self {
+            Self::Any(tests) => {
+                let fits = tests.iter().find(|test| private && test.has_private_key());
+                fits.or(tests.first()).map(|test| test.to_sign(private)).unwrap_or_default()
+            }
+            Self::All(tests) => tests.iter().flat_map(|test| test.to_sign(private)).collect(),
+            leaf => vec![leaf],
+        }
+    }
+
+    fn has_private_key(&self) -> bool {
+        match self {
+            Self::Signed(signed) => signed.has_private_key(),
+            Self::Any(tests) | Self::All(tests) => tests.iter().any(Self::has_private_key),
+            Self::Token(_) | Self::Basic(_) | Self::Nothing => false,
         }
     }
 }
 
-impl Held<'_, '_> {
+impl<'s> Held<'s, 's> {
     /// Whether nobody but the provider could have chosen what is at `place`.
     ///
-    /// Without a signature, what a token came with counts for the body and not for other headers: a proxy
-    /// on the way adds headers, and ids in them are made anew more often than not.
+    /// Without a signature, what a token came with counts for the body and not for the rest: a proxy on the way adds
+    /// headers, and ids in them are made anew more often than not.
     pub(super) fn covers(&self, place: &Place) -> bool {
-        match (self, place) {
-            (Self::Hmac(signed, _), Place::Header(name)) => signed.content().has_header(name),
-            (Self::Hmac(signed, _), Place::Json(_)) => signed.content().has_body(),
-            (Self::Token(_) | Self::Nothing, place) => matches!(place, Place::Json(_)),
-            (Self::All(held), place) => held.iter().any(|held| held.covers(place)),
+        match self {
+            Self::Signed(signed, _) => signed.covers(place),
+            Self::Token(_) | Self::Basic(_) | Self::Nothing => matches!(place, Place::Json(_) | Place::Form(_)),
+            Self::All(held) => held.iter().any(|held| held.covers(place)),
         }
     }
 
     /// The SHA-256 of the signed bytes; `body` is that of the body, which counts as signed where nothing is.
-    pub(super) fn digest(&self, request: &Request<'_>, body: [u8; 32]) -> Result<[u8; 32], Rejection> {
+    pub(super) fn digest(&self, reading: &'s Reading<'_>, body: [u8; 32]) -> Result<[u8; 32], Rejection> {
         match self {
-            Self::Hmac(signed, _) if signed.content().is_body() => Ok(body),
-            Self::Hmac(signed, holds) => signed.digest(request, holds),
-            Self::Token(_) | Self::Nothing => Ok(body),
+            Self::Signed(signed, _) if signed.is_body() => Ok(body),
+            Self::Signed(signed, holds) => signed.digest(reading, holds),
+            Self::Token(_) | Self::Basic(_) | Self::Nothing => Ok(body),
             Self::All(held) => {
                 let mut hash = Sha256::new();
                 for held in held {
-                    hash.update(held.digest(request, body)?);
+                    hash.update(held.digest(reading, body)?);
                 }
                 Ok(hash.finalize().into())
             }
@@ -135,8 +203,9 @@ impl Held<'_, '_> {
     pub(super) fn proof(&self) -> Proof {
         let proof = |scheme: &str, slot: &str| Proof { scheme: scheme.into(), slot: slot.into() };
         match self {
-            Self::Hmac(_, holds) => proof("hmac", &holds.key.label),
+            Self::Signed(signed, holds) => proof(signed.scheme(), holds.label),
             Self::Token(label) => proof("token", label),
+            Self::Basic(label) => proof("basic", label),
             Self::Nothing => proof("none", ""),
             Self::All(held) => {
                 let proofs: Vec<Proof> = held.iter().map(Self::proof).collect();

@@ -1,10 +1,9 @@
 //! What is signed: a template's pieces, fed one after the other without building them up.
 
-use http::HeaderName;
-
 use super::carrier::{Carrier, Fields};
-use super::request::{Request, Times};
-use super::{CompileError, Piece, Rejection, Template};
+use super::pointer::Pointers;
+use super::reading::{Reading, Site, Times};
+use super::{CompileError, Piece, Place, Rejection, Template};
 
 /// The longest signed id.
 const MAX_ID_BYTES: usize = 256;
@@ -20,7 +19,8 @@ enum Part {
     Method,
     Path,
     Query,
-    Header(HeaderName, Guard),
+    Url,
+    At(Site, Guard),
     Field(usize, Guard),
 }
 
@@ -40,6 +40,7 @@ impl Content {
         template: &Template,
         timestamp: Option<&Piece>,
         carrier: &mut Carrier,
+        pointers: &mut Pointers,
     ) -> Result<Self, CompileError> {
         let pieces = &template.0;
         let mut parts = Vec::with_capacity(pieces.len());
@@ -53,7 +54,8 @@ impl Content {
                 Piece::Method => Part::Method,
                 Piece::Path => Part::Path,
                 Piece::Query => Part::Query,
-                Piece::Header(name) => Part::Header(name.clone(), guard),
+                Piece::Url => Part::Url,
+                Piece::At(place) => Part::At(Site::new(place, pointers)?, guard),
                 Piece::Field(name) => Part::Field(carrier.field(name)?, guard),
             });
         }
@@ -63,37 +65,38 @@ impl Content {
         Ok(Self(parts))
     }
 
-    /// Feeds the signed bytes of `request` into `sink`, in order.
+    /// Feeds the signed bytes of a request into `sink`, in order.
     ///
     /// # Errors
-    /// A [`Rejection`] if a header or field is missing, repeated or not what its [`Guard`] wants; `sink` may
+    /// A [`Rejection`] if a value or field is missing, repeated or not what its [`Guard`] wants; `sink` may
     /// have taken something by then.
-    pub(super) fn feed<'a>(
-        &'a self,
-        request: &Request<'a>,
-        fields: &Fields<'a>,
-        mut sink: impl FnMut(&'a [u8]),
+    pub(super) fn feed<'s>(
+        &'s self,
+        reading: &'s Reading<'_>,
+        fields: &Fields<'s>,
+        mut sink: impl FnMut(&'s [u8]),
     ) -> Result<(), Rejection> {
+        let request = &reading.request;
         for part in &self.0 {
-            sink(match part {
-                Part::Literal(bytes) => bytes,
-                Part::Body => request.body,
-                Part::Method => request.method.as_str().as_bytes(),
-                Part::Path => request.path.as_bytes(),
-                Part::Query => request.query.unwrap_or_default().as_bytes(),
-                Part::Header(name, guard) => guard.pass(one(request, name)?)?,
-                Part::Field(index, guard) => guard.pass(fields.one(*index)?.as_bytes())?,
-            });
+            match part {
+                Part::Literal(bytes) => sink(bytes),
+                Part::Body => sink(request.body),
+                Part::Method => sink(request.method.as_str().as_bytes()),
+                Part::Path => sink(request.path.as_bytes()),
+                Part::Query => sink(request.query.unwrap_or_default().as_bytes()),
+                Part::Url => {
+                    sink(reading.public_url.unwrap_or_default().as_bytes());
+                    sink(request.path.as_bytes());
+                    if let Some(query) = request.query {
+                        sink(b"?");
+                        sink(query.as_bytes());
+                    }
+                }
+                Part::At(site, guard) => sink(guard.pass(one(reading, site)?)?),
+                Part::Field(index, guard) => sink(guard.pass(fields.one(*index)?.as_bytes())?),
+            }
         }
         Ok(())
-    }
-
-    pub(super) fn has_body(&self) -> bool {
-        self.0.iter().any(|part| matches!(part, Part::Body))
-    }
-
-    pub(super) fn has_header(&self, name: &HeaderName) -> bool {
-        self.0.iter().any(|part| matches!(part, Part::Header(signed, _) if signed == name))
     }
 
     /// The fields of the signature header that are signed, by number.
@@ -101,9 +104,12 @@ impl Content {
         self.0.iter().filter_map(|part| if let Part::Field(index, _) = part { Some(*index) } else { None })
     }
 
-    /// The headers that are signed.
-    pub(super) fn headers(&self) -> impl Iterator<Item = &HeaderName> {
-        self.0.iter().filter_map(|part| if let Part::Header(name, _) = part { Some(name) } else { None })
+    /// The first place of those that are signed whose value is not there, once.
+    pub(super) fn lacks(&self, reading: &Reading<'_>) -> Option<&Place> {
+        self.0.iter().find_map(|part| match part {
+            Part::At(site, _) if one(reading, site).is_err() => Some(site.place()),
+            _ => None,
+        })
     }
 
     /// Whether the body and nothing else is signed.
@@ -123,9 +129,9 @@ impl Guard {
     }
 }
 
-fn one<'a>(request: &Request<'a>, name: &HeaderName) -> Result<&'a [u8], Rejection> {
-    match request.header(name) {
-        Times::Once(value) => Ok(value.as_bytes()),
+fn one<'s>(reading: &'s Reading<'_>, site: &Site) -> Result<&'s [u8], Rejection> {
+    match reading.value(site) {
+        Times::Once(value) => Ok(value),
         Times::Never => Err(Rejection::MissingSignedPart),
         Times::Often => Err(Rejection::RepeatedSignedPart),
     }

@@ -4,15 +4,16 @@
 //! lists of them are alike: the source's name; the kind of key; for each part its place (`header:x-id`) and its value;
 //! and, except for the kind `parts`, the SHA-256 of the signed bytes. Claims outlive an upgrade, so this must not change.
 //!
-//! The kinds: `parts`, where the signature covers every part; `bound`, where it does not, so that nobody
-//! can take a genuine event's unsigned id and suppress it by sending an old signed body under that id; and
-//! `signed`, where there is no part to go by.
+//! The kinds: `parts`, where the signature covers every part; `body`, where the body is the key, whose SHA-256 then stands
+//! for that of the signed bytes; `bound`, where the signature does not cover a part, so that nobody can take a genuine
+//! event's unsigned id and suppress it by sending an old signed body under that id; and `signed`, where there is no part
+//! to go by.
 
 use sha2::{Digest, Sha256};
 
 use super::check::Held;
-use super::facts::{Choice, Found, Rule};
-use super::request::Request;
+use super::facts::{Choice, Rule};
+use super::reading::Reading;
 use super::{Place, Rejection};
 use crate::base::Name;
 use crate::event::DedupeKey;
@@ -30,30 +31,32 @@ pub struct Dedupe {
 
 const BOUND: &str = "bound to the signed bytes";
 const SIGNED: &str = "the signed bytes";
+const BODY: &str = "the body";
 
-/// The key of `request`, whose check is `held`; none if `rule` is off.
-pub(super) fn dedupe(
-    rule: &Rule,
+/// The key of the request, whose check is `held`; none if `rule` is off.
+pub(super) fn dedupe<'s>(
+    rule: &'s Rule,
     source: &Name,
-    request: &Request<'_>,
-    found: &Found<'_>,
-    held: &Held<'_, '_>,
+    reading: &'s Reading<'_>,
+    held: &Held<'s, 's>,
 ) -> Result<Option<Dedupe>, Rejection> {
     let parts = match rule {
         Rule::Off => return Ok(None),
-        Rule::Signed => None,
-        Rule::Parts(parts) => parts.iter().map(|part: &Choice| part.of(found)).collect::<Option<Vec<_>>>(),
+        Rule::Signed | Rule::Body => None,
+        Rule::Parts(parts) => parts.iter().map(|part: &Choice| part.of(reading)).collect::<Option<Vec<_>>>(),
     };
     let parts = parts.unwrap_or_default();
-    let body: [u8; 32] = Sha256::digest(request.body).into();
+    let body: [u8; 32] = Sha256::digest(reading.request.body).into();
     let text = || parts.iter().map(|(place, _)| place.to_string()).collect::<Vec<_>>().join(" + ");
 
-    let (key, rule) = if parts.is_empty() {
-        (Hashed::new(source, "signed").bind(held.digest(request, body)?), SIGNED.to_owned())
+    let (key, rule) = if matches!(rule, Rule::Body) {
+        (Hashed::new(source, "body").bind(body), BODY.to_owned())
+    } else if parts.is_empty() {
+        (Hashed::new(source, "signed").bind(held.digest(reading, body)?), SIGNED.to_owned())
     } else if parts.iter().all(|(place, _)| held.covers(place)) {
         (Hashed::new(source, "parts").parts(&parts), text())
     } else {
-        let signed = held.digest(request, body)?;
+        let signed = held.digest(reading, body)?;
         (Hashed::new(source, "bound").parts(&parts).bind(signed), format!("{} {BOUND}", text()))
     };
     let [a, b, c, d, e, f, g, h, ..] = body;

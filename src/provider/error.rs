@@ -1,17 +1,17 @@
 //! What can be wrong with a request, a preset or a secret. No message has a value of a request or a secret in it.
 
-use http::HeaderName;
+use super::Place;
 
 /// Why a request is not genuine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// The signature's (or token's) header is not there, or its list has no signature of the kind that counts.
+    /// The signature (or token) is not there, or its list has no signature of the kind that counts.
     #[error("the request carries no signature")]
     MissingSignature,
-    /// The signature's header came more than once.
-    #[error("the signature header came more than once")]
+    /// What carries the signature came more than once.
+    #[error("the signature came more than once")]
     RepeatedSignature,
-    /// Nothing in the header is written as this provider writes a signature.
+    /// Nothing there is written as this provider writes a signature.
     #[error("the signature is not written as this provider writes it")]
     MalformedSignature,
     /// The list has more signatures than are tried.
@@ -32,15 +32,18 @@ pub enum Rejection {
     /// The timestamp is too far ahead.
     #[error("the timestamp is too far ahead")]
     FutureTimestamp,
-    /// A header or list field that is part of the signed content is not there.
+    /// A value that is part of the signed content is not there.
     #[error("a part of the signed content is missing")]
     MissingSignedPart,
-    /// A header or list field that is part of the signed content came more than once.
+    /// A value that is part of the signed content came more than once.
     #[error("a part of the signed content came more than once")]
     RepeatedSignedPart,
     /// A signed id could shift the borders between the parts of the signed content.
     #[error("a signed id has a dot or a control character in it, or is longer than 256 bytes")]
     BadId,
+    /// What is signed may be what a handshake has answered to somebody else.
+    #[error("what is signed is what a handshake signs for anybody")]
+    PublicAnswer,
 }
 
 impl Rejection {
@@ -60,6 +63,7 @@ impl Rejection {
             Self::MissingSignedPart => "missing_signed_part",
             Self::RepeatedSignedPart => "repeated_signed_part",
             Self::BadId => "bad_id",
+            Self::PublicAnswer => "public_answer",
         }
     }
 }
@@ -73,23 +77,21 @@ pub enum CompileError {
         /// The slot.
         slot: String,
     },
-    /// A secret has nothing in it, or white space alone.
-    #[error("secret `{slot}[{index}]` is empty")]
-    EmptySecret {
-        /// The slot.
-        slot: String,
-        /// Its place in the slot, from 0.
-        index: usize,
+    /// None of the optional secrets that an `any` needs one of is in the keyring.
+    #[error("no secret is set; at least one of `{slots}` is needed")]
+    NoSecret {
+        /// The slots.
+        slots: String,
     },
     /// A secret is not written as the preset says.
-    #[error("secret `{slot}[{index}]` is not {encoding}; copy it again, without spaces or line ends")]
+    #[error("secret `{slot}[{index}]` is {problem}")]
     BadSecret {
         /// The slot.
         slot: String,
         /// Its place in the slot, from 0.
         index: usize,
-        /// What it should be.
-        encoding: &'static str,
+        /// What is wrong with it.
+        problem: BadSecret,
     },
     /// More secrets in a slot than are tried.
     #[error("secret `{slot}` has {count} values; at most 5 are tried")]
@@ -126,18 +128,33 @@ pub enum CompileError {
     /// The same character between items and within one.
     #[error("`list.items` and `list.pair` are the same character")]
     SameSeparators,
-    /// `timestamp.from` is neither a header nor a field.
-    #[error("`timestamp.from` must be `header:X` or `field:k`")]
+    /// `timestamp.from` is neither a place nor a field.
+    #[error("`timestamp.from` must be a place like `header:X`, or `field:k`")]
     TimestampPlace,
     /// The timestamp is not part of the content.
     #[error("`timestamp.from` is not part of `content`: an unsigned time proves nothing")]
     UnsignedTimestamp,
+    /// The signature stands in what it signs.
+    #[error("the signature stands at `{place}`, which `content` covers: it cannot sign itself")]
+    SignsItself {
+        /// The place.
+        place: Place,
+    },
+    /// The body is the dedupe key, and a check does not sign it.
+    #[error("`dedupe: body` needs every check to sign the `{{body}}`")]
+    UnsignedBody,
+    /// `{url}` is signed, and nobody said what it is.
+    #[error("the provider signs the URL it sends to, and `public_url` is not set")]
+    MissingPublicUrl,
     /// `{compute:…}` that names nothing.
     #[error("`compute:{name}` is no value that the handshake computes")]
     UnknownComputed {
         /// The name.
         name: String,
     },
+    /// A handshake that nothing proves computes over no value, or over several that could run into each other.
+    #[error("a handshake without a check computes over exactly one value of the request")]
+    NotOneValue,
     /// A JSON pointer that is none.
     #[error("`json:{pointer}` is not a JSON pointer (RFC 6901): it starts with `/`, and `~` stands before 0 or 1")]
     BadPointer {
@@ -149,19 +166,63 @@ pub enum CompileError {
     TooManyPointers,
 }
 
+/// What is wrong with a secret: to be read after "the secret is".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSecret {
+    /// It has nothing in it, or white space alone, or nothing behind its prefix.
+    #[error("empty")]
+    Empty,
+    /// It is not written as the preset says.
+    #[error("not {0}, as this provider's secrets are; copy it again from the provider, whole")]
+    Encoding(&'static str),
+    /// A public key of another length.
+    #[error("not an Ed25519 public key, which has 32 bytes; copy it again from the provider, whole")]
+    KeyLength,
+    /// A public key under which anybody could sign (RFC 8032, section 5.1.7; small order), or that is not canonical.
+    #[error("a key that no signer has, such as one of zeros; copy it again from the provider")]
+    WeakKey,
+    /// A public key (`whpk_`) where a shared secret belongs.
+    #[error("a public key (`whpk_…`), and a shared secret belongs here; anybody can know a public key")]
+    PublicKey,
+    /// A shared secret (`whsec_`) where a public key belongs.
+    #[error("a shared secret (`whsec_…`), and the sender's public key belongs here; copy that one")]
+    SharedSecret,
+    /// A private key (`whsk_`), which is the sender's alone.
+    #[error("a private key (`whsk_…`), which only the sender has; copy the public one, and replace this one")]
+    PrivateKey,
+    /// A name with a colon, which basic authentication cannot carry.
+    #[error("a name with a colon in it, which basic authentication cannot carry (RFC 7617); choose another")]
+    Colon,
+}
+
 /// Why a request cannot be signed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
-    /// A header that is signed is not there, or there more than once.
-    #[error("the header `{0}` is part of the signed content; give it once")]
-    Header(HeaderName),
+    /// A value that is signed is not there, or there more than once.
+    #[error("`{0}` is part of the signed content; give it once")]
+    Missing(Place),
     /// A field that is signed has no known value.
     #[error("the field `{0}` is part of the signed content, and only the provider knows its value")]
     Field(String),
-    /// A header that is part of the signed content has a value that no receiver would accept.
+    /// A value that is part of the signed content is one that no receiver would accept.
     #[error("a signed id has at most 256 bytes, and no dot or control character")]
     Value,
-    /// The secret cannot stand in a header.
-    #[error("the secret cannot stand in a header: it has a line end or another control character in it")]
-    Secret,
+    /// A value cannot stand in a header.
+    #[error("the value for `{0}` cannot stand in a header: it has a line end or another control character in it")]
+    Header(Place),
+    /// The body has no room for a value: it is no JSON, has nothing above it, or is no form.
+    #[error("the body has no room for `{0}`; give one that has a value there already")]
+    Body(Place),
+    /// A value stands in the path, which is given.
+    #[error("`{0}` is a part of the path; write it into the address")]
+    Param(Place),
+    /// The scheme has a private key, and it is not given.
+    #[error("this provider signs with a private key that only it has")]
+    NoSigningKey,
+    /// A private key whose public half is not the one that verifies.
+    #[error("the signing key is not the one to the source's public key; its own public half is `{public}`")]
+    OtherKey {
+        /// The public half of the given one, as a source would have it.
+        public: String,
+    },
 }

@@ -5,23 +5,24 @@
 //! escaped. A request that has nothing of that kind where the answer needs it is not that handshake.
 //!
 //! An answer may hold a HMAC over what the sender chose, so answering is signing. A handshake that is proven by
-//! `verify` or by a check of its own signs for the provider alone. One that is proven by nothing signs for anybody:
-//! there the values are [plain](is_plain), so that nobody gets the MAC of a JSON object, a form or a page.
+//! `verify` or by a check of its own signs for the provider alone. One that is proven by nothing signs for anybody, often
+//! with the key and the hash that sign events. It signs one [token](is_token68) then, with a fixed text around it, and
+//! a check refuses a signature that is good if what it signs may be such an [answer](PublicAnswer): what anybody can have
+//! signed and what counts as signed by the provider have no message in common.
 
-use std::cell::OnceCell;
 use std::str;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
-use super::check::Test;
+use super::check::{Context, Test};
 use super::keys::{self, Keys};
 use super::mac::KeyedHash;
 use super::pointer::{MAX_VALUE_BYTES, Pointers};
-use super::request::{Request, Times};
+use super::reading::{Reading, Site, Times};
 use super::{
-    AnswerPiece, AnswerText, CompileError, ComputedHmac, Handshake, HandshakeBody, JsonAnswer, Keyring, Place, Preset,
-    ProvenBy, Rejection, SignatureEncoding, Tolerance,
+    AnswerPiece, AnswerText, CompileError, ComputedHmac, Handshake, HandshakeBody, Hash, JsonAnswer, KeyDecoding,
+    Place, Preset, ProvenBy, Rejection, Scheme, SignatureEncoding, SignedCheck,
 };
 use crate::base::{Name, UnixMillis};
 use crate::event::Proof;
@@ -46,15 +47,8 @@ pub struct HandshakeAnswer {
 /// The handshakes of a recipe, compiled.
 #[derive(Debug)]
 pub(super) struct Handshakes {
-    unsigned: Group,
-    signed: Group,
-}
-
-/// Handshakes that are looked for together, the first that matches counts.
-#[derive(Debug, Default)]
-struct Group {
-    pointers: Pointers,
-    handshakes: Vec<Compiled>,
+    unsigned: Vec<Compiled>,
+    signed: Vec<Compiled>,
 }
 
 /// A [`Handshake`], compiled.
@@ -79,20 +73,13 @@ enum Condition {
     Absent,
 }
 
-/// A [`Place`], compiled: JSON by its number among the pointers.
-#[derive(Debug)]
-enum Site {
-    Header(HeaderName),
-    Json(usize),
-}
-
 /// What values may be computed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Values {
     /// All that may be echoed: whoever sent the request is known.
     Any,
-    /// Plain ones: see [`is_plain`].
-    Plain,
+    /// Tokens alone: see [`is_token68`].
+    Tokens,
 }
 
 /// An [`AnswerText`] or [`JsonAnswer`], compiled.
@@ -122,89 +109,84 @@ struct Hmac {
     encoding: SignatureEncoding,
 }
 
-/// One request, and what the pointers lead to in its body once somebody asks.
-struct Found<'a> {
-    request: &'a Request<'a>,
-    pointers: &'a Pointers,
-    json: OnceCell<Vec<Option<Box<str>>>>,
-}
-
 impl Handshakes {
-    pub(super) fn new(preset: &Preset, keyring: &Keyring, tolerance: Tolerance) -> Result<Self, CompileError> {
-        let mut handshakes = Self { unsigned: Group::default(), signed: Group::default() };
-        for handshake in &preset.handshakes {
-            let group = match handshake.proven_by {
-                ProvenBy::Verify => &mut handshakes.signed,
-                ProvenBy::Own(_) | ProvenBy::Nothing => &mut handshakes.unsigned,
-            };
-            let compiled = Compiled::new(handshake, &preset.methods, keyring, tolerance, &mut group.pointers)?;
-            group.handshakes.push(compiled);
+    /// Those that need an optional secret which is not there are left out: they are never answered unchecked.
+    pub(super) fn new(preset: &Preset, context: &Context<'_>, pointers: &mut Pointers) -> Result<Self, CompileError> {
+        let lacks = |slot: &str| context.lacks(slot);
+        let can_be = |handshake: &&Handshake| {
+            handshake.check().is_none_or(|check| check.can_hold(&lacks))
+                && !handshake.compute.iter().any(|(_, hmac)| lacks(&hmac.secret))
+        };
+        let mut handshakes = Self { unsigned: Vec::new(), signed: Vec::new() };
+        for handshake in preset.handshakes.iter().filter(can_be) {
+            let compiled = Compiled::new(handshake, &preset.methods, context, pointers)?;
+            match handshake.proven_by {
+                ProvenBy::Verify => handshakes.signed.push(compiled),
+                ProvenBy::Own(_) | ProvenBy::Nothing => handshakes.unsigned.push(compiled),
+            }
         }
         Ok(handshakes)
     }
 
     /// Whether an unsigned one may come with `method`.
     pub(super) fn take(&self, method: &Method) -> bool {
-        self.unsigned.handshakes.iter().any(|handshake| handshake.methods.contains(method))
+        self.unsigned.iter().any(|handshake| handshake.methods.contains(method))
     }
 
-    /// The answer to an unsigned one; none if `request` is none.
+    /// The answer to an unsigned one; none if the request is none.
     ///
     /// # Errors
     /// The [`Rejection`] of its own check.
     pub(super) fn unsigned(
         &self,
-        request: &Request<'_>,
+        reading: &Reading<'_>,
         now: UnixMillis,
     ) -> Result<Option<HandshakeAnswer>, Rejection> {
-        self.unsigned.answer(request, None, now)
+        answer(&self.unsigned, reading, None, now)
     }
 
-    /// The answer to a signed one; none if `request`, which `proof` shows to be genuine, is none.
+    /// The answer to a signed one; none if the request, which `proof` shows to be genuine, is none.
     ///
     /// # Errors
     /// [`Rejection::NoGoodSecret`] if the answer needs a secret of which none is good now.
     pub(super) fn signed(
         &self,
-        request: &Request<'_>,
+        reading: &Reading<'_>,
         proof: &Proof,
         now: UnixMillis,
     ) -> Result<Option<HandshakeAnswer>, Rejection> {
-        self.signed.answer(request, Some(proof), now)
+        answer(&self.signed, reading, Some(proof), now)
     }
 }
 
-impl Group {
-    fn answer(
-        &self,
-        request: &Request<'_>,
-        proof: Option<&Proof>,
-        now: UnixMillis,
-    ) -> Result<Option<HandshakeAnswer>, Rejection> {
-        let found = Found { request, pointers: &self.pointers, json: OnceCell::new() };
-        for handshake in self.handshakes.iter().filter(|handshake| handshake.is(&found)) {
-            let proof = match &handshake.check {
-                Some(check) => Some(check.check(request, now)?.proof()),
-                None => proof.cloned(),
-            };
-            if let Some(answer) = handshake.answer(&found, proof, now)? {
-                return Ok(Some(answer));
-            }
+/// The answer to the first of `handshakes` that it is.
+fn answer(
+    handshakes: &[Compiled],
+    reading: &Reading<'_>,
+    proof: Option<&Proof>,
+    now: UnixMillis,
+) -> Result<Option<HandshakeAnswer>, Rejection> {
+    for handshake in handshakes.iter().filter(|handshake| handshake.is(reading)) {
+        let proof = match &handshake.check {
+            Some(check) => Some(check.check(reading, now)?.proof()),
+            None => proof.cloned(),
+        };
+        if let Some(answer) = handshake.answer(reading, proof, now)? {
+            return Ok(Some(answer));
         }
-        Ok(None)
     }
+    Ok(None)
 }
 
 impl Compiled {
     fn new(
         handshake: &Handshake,
         methods: &[Method],
-        keyring: &Keyring,
-        tolerance: Tolerance,
+        context: &Context<'_>,
         pointers: &mut Pointers,
     ) -> Result<Self, CompileError> {
         let check = match &handshake.proven_by {
-            ProvenBy::Own(check) => Some(Test::new_inside(check, keyring, tolerance)?),
+            ProvenBy::Own(check) => Some(Test::new_inside(check, context, pointers)?),
             ProvenBy::Verify | ProvenBy::Nothing => None,
         };
         let mut conditions = Vec::new();
@@ -217,10 +199,10 @@ impl Compiled {
         for place in &handshake.when.absent {
             conditions.push((Site::new(place, pointers)?, Condition::Absent));
         }
-        conditions.sort_by_key(|(site, _)| matches!(site, Site::Json(_))); // a body is read only if the head fits
+        conditions.sort_by_key(|(site, _)| matches!(site.place(), Place::Json(_) | Place::Form(_))); // a body is read only if the head fits
 
         let names: Vec<&str> = handshake.compute.iter().map(|(name, _)| name.as_str()).collect();
-        let compute = handshake.compute.iter().map(|(_, hmac)| Hmac::new(hmac, keyring, pointers));
+        let compute = handshake.compute.iter().map(|(_, hmac)| Hmac::new(hmac, context, pointers));
         let compute = compute.collect::<Result<_, _>>()?;
         let mut headers = Vec::new();
         for (name, text) in &handshake.respond.headers {
@@ -237,7 +219,7 @@ impl Compiled {
             methods: handshake.method.as_ref().map_or_else(|| methods.to_vec(), |method| vec![method.clone()]),
             conditions,
             check,
-            values: if matches!(handshake.proven_by, ProvenBy::Nothing) { Values::Plain } else { Values::Any },
+            values: if matches!(handshake.proven_by, ProvenBy::Nothing) { Values::Tokens } else { Values::Any },
             compute,
             status: handshake.respond.status,
             headers,
@@ -246,33 +228,34 @@ impl Compiled {
         })
     }
 
-    fn is(&self, found: &Found<'_>) -> bool {
+    fn is(&self, reading: &Reading<'_>) -> bool {
         let holds = |(site, condition): &(Site, Condition)| match condition {
-            Condition::Equals(wanted) => found.value(site) == Some(wanted),
-            Condition::Present => found.value(site).is_some(),
-            Condition::Absent => found.is_absent(site),
+            Condition::Equals(wanted) => value(reading, site) == Some(wanted),
+            Condition::Present => value(reading, site).is_some(),
+            Condition::Absent => reading.value(site) == Times::Never,
         };
-        self.methods.contains(found.request.method) && self.conditions.iter().all(holds)
+        self.methods.contains(reading.request.method) && self.conditions.iter().all(holds)
     }
 
     /// None if the request does not have what the answer needs.
     fn answer(
         &self,
-        found: &Found<'_>,
+        reading: &Reading<'_>,
         proof: Option<Proof>,
         now: UnixMillis,
     ) -> Result<Option<HandshakeAnswer>, Rejection> {
         let mut computed = Vec::with_capacity(self.compute.len());
         for hmac in &self.compute {
-            let Some(value) = hmac.value(found, self.values, proof.as_ref(), now)? else { return Ok(None) };
+            let Some(value) = hmac.value(reading, self.values, proof.as_ref(), now)? else { return Ok(None) };
             computed.push(value);
         }
         let header = |(name, text): &(HeaderName, Text)| {
-            let value = HeaderValue::try_from(text.fill(found, &computed)?).ok()?;
+            let value = text.fill(reading, &computed).filter(|value| value.is_ascii())?; // RFC 9110, section 5.5
+            let value = HeaderValue::try_from(value).ok()?;
             Some((name.clone(), value))
         };
         let headers: Option<Vec<_>> = self.headers.iter().map(header).collect();
-        let (Some(headers), Some(body)) = (headers, self.body.fill(found, &computed)) else { return Ok(None) };
+        let (Some(headers), Some(body)) = (headers, self.body.fill(reading, &computed)) else { return Ok(None) };
         Ok(Some(HandshakeAnswer {
             name: self.name.clone(),
             proof,
@@ -285,10 +268,10 @@ impl Compiled {
 }
 
 impl Hmac {
-    fn new(hmac: &ComputedHmac, keyring: &Keyring, pointers: &mut Pointers) -> Result<Self, CompileError> {
-        let prepare = |text: &[u8]| keys::decode(text, &hmac.key).map(|key| KeyedHash::new(hmac.hash, &key));
+    fn new(hmac: &ComputedHmac, context: &Context<'_>, pointers: &mut Pointers) -> Result<Self, CompileError> {
+        let prepare = |text: &[u8]| keys::shared_key(text, &hmac.key).map(|key| KeyedHash::new(hmac.hash, &key));
         Ok(Self {
-            keys: Keys::new(keyring, &hmac.secret, prepare)?,
+            keys: Keys::new(context.keyring, &hmac.secret, prepare)?,
             content: Text::new(&hmac.content, &[], pointers)?,
             encoding: hmac.encoding,
         })
@@ -297,15 +280,15 @@ impl Hmac {
     /// While a secret rotates the provider expects the one that it signed with itself.
     fn value(
         &self,
-        found: &Found<'_>,
+        reading: &Reading<'_>,
         values: Values,
         proof: Option<&Proof>,
         now: UnixMillis,
     ) -> Result<Option<String>, Rejection> {
-        if values == Values::Plain && !self.content.values(found).all(is_plain) {
+        if values == Values::Tokens && !self.content.values(reading).all(|value| is_token68(value.as_bytes())) {
             return Ok(None);
         }
-        let Some(content) = self.content.fill(found, &[]) else { return Ok(None) };
+        let Some(content) = self.content.fill(reading, &[]) else { return Ok(None) };
         let proved = |label: &str| proof.is_some_and(|proof| proof.slot.split('+').any(|slot| slot == label));
         let key = match self.keys.good(now)?.find(|key| proved(&key.label)) {
             Some(key) => Some(key),
@@ -317,12 +300,6 @@ impl Hmac {
             self.encoding.writer().encode(hash.finish().as_bytes())
         }))
     }
-}
-
-/// Whether `value` is made of the characters that URLs leave as they are (RFC 3986, section 2.3), as tokens and ids
-/// are: no JSON object, list or string, no form that has a value, and no markup.
-fn is_plain(value: &str) -> bool {
-    value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
 }
 
 impl Text {
@@ -339,14 +316,14 @@ impl Text {
     }
 
     /// None if one of the values is missing or not fit to be echoed.
-    fn fill(&self, found: &Found<'_>, computed: &[String]) -> Option<String> {
+    fn fill(&self, reading: &Reading<'_>, computed: &[String]) -> Option<String> {
         let mut filled = String::new();
         for part in &self.0 {
             match part {
                 Part::Literal(text) => filled.push_str(text),
                 Part::Computed(index) => filled.push_str(computed.get(*index)?),
                 Part::Value(site, escape) => {
-                    let value = found.value(site).filter(|value| !value.contains(char::is_control))?;
+                    let value = value(reading, site).filter(|value| !value.contains(char::is_control))?;
                     match escape {
                         Escape::None => filled.push_str(value),
                         Escape::Json => filled.push_str(&escaped(value)),
@@ -358,8 +335,8 @@ impl Text {
     }
 
     /// The values of the request in it, as far as they are there.
-    fn values<'f>(&'f self, found: &'f Found<'_>) -> impl Iterator<Item = &'f str> {
-        self.0.iter().filter_map(|part| if let Part::Value(site, _) = part { found.value(site) } else { None })
+    fn values<'f>(&'f self, reading: &'f Reading<'_>) -> impl Iterator<Item = &'f str> {
+        self.0.iter().filter_map(|part| if let Part::Value(site, _) = part { value(reading, site) } else { None })
     }
 }
 
@@ -424,35 +401,71 @@ fn escaped(text: &str) -> String {
     quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default().to_owned()
 }
 
-impl Site {
-    fn new(place: &Place, pointers: &mut Pointers) -> Result<Self, CompileError> {
-        Ok(match place {
-            Place::Header(name) => Self::Header(name.clone()),
-            Place::Json(pointer) => Self::Json(pointers.add(pointer)?),
-        })
+/// What stands at `site`: 1 to [`MAX_VALUE_BYTES`] bytes of UTF-8.
+fn value<'r>(reading: &'r Reading<'_>, site: &Site) -> Option<&'r str> {
+    match reading.value(site) {
+        Times::Once(value) if (1..=MAX_VALUE_BYTES).contains(&value.len()) => str::from_utf8(value).ok(),
+        _ => None,
     }
 }
 
-impl Found<'_> {
-    /// What stands at `site`: 1 to [`MAX_VALUE_BYTES`] bytes of UTF-8.
-    fn value(&self, site: &Site) -> Option<&str> {
-        let value = match site {
-            Site::Json(index) => {
-                self.json.get_or_init(|| self.pointers.find(self.request.body)).get(*index)?.as_deref()?
-            }
-            Site::Header(name) => match self.request.header(name) {
-                Times::Once(value) => str::from_utf8(value.as_bytes()).ok()?,
-                Times::Never | Times::Often => return None,
-            },
+/// What a handshake signs for anybody: one [token](is_token68), and a fixed text before and after it.
+#[derive(Clone, Debug)]
+pub(super) struct PublicAnswer {
+    hash: Hash,
+    secret: String,
+    key: KeyDecoding,
+    before: String,
+    after: String,
+}
+
+/// What the handshakes of a preset sign for anybody.
+pub(super) fn public_answers(handshakes: &[Handshake]) -> Result<Vec<PublicAnswer>, CompileError> {
+    let open = handshakes.iter().filter(|handshake| matches!(handshake.proven_by, ProvenBy::Nothing));
+    open.flat_map(|handshake| &handshake.compute).map(|(_, hmac)| PublicAnswer::new(hmac)).collect()
+}
+
+impl PublicAnswer {
+    fn new(hmac: &ComputedHmac) -> Result<Self, CompileError> {
+        use AnswerPiece::{Literal, Value};
+        let (before, after) = match hmac.content.0.as_slice() {
+            [Value(_)] => ("", ""),
+            [Literal(before), Value(_)] => (before.as_str(), ""),
+            [Value(_), Literal(after)] => ("", after.as_str()),
+            [Literal(before), Value(_), Literal(after)] => (before.as_str(), after.as_str()),
+            _ => return Err(CompileError::NotOneValue),
         };
-        if (1..=MAX_VALUE_BYTES).contains(&value.len()) { Some(value) } else { None }
+        Ok(Self {
+            hash: hmac.hash,
+            secret: hmac.secret.clone(),
+            key: hmac.key.clone(),
+            before: before.to_owned(),
+            after: after.to_owned(),
+        })
     }
 
-    /// Whether nothing came there: a header that is empty or came twice did come.
-    fn is_absent(&self, site: &Site) -> bool {
-        match site {
-            Site::Header(name) => matches!(self.request.header(name), Times::Never),
-            Site::Json(_) => self.value(site).is_none(),
-        }
+    /// Whether `check` takes the same signatures.
+    pub(super) fn is_signed_like(&self, check: &SignedCheck) -> bool {
+        check.scheme == Scheme::Hmac(self.hash) && check.secret == self.secret && check.key == self.key
     }
+
+    /// The longest message it may be.
+    pub(super) fn max_bytes(&self) -> usize {
+        self.before.len() + MAX_VALUE_BYTES + self.after.len()
+    }
+
+    /// Whether it may be `message`.
+    pub(super) fn may_be(&self, message: &[u8]) -> bool {
+        let token = message.strip_prefix(self.before.as_bytes());
+        let token = token.and_then(|rest| rest.strip_suffix(self.after.as_bytes()));
+        token.is_some_and(|token| token.len() <= MAX_VALUE_BYTES && is_token68(token))
+    }
+}
+
+/// Whether `value` is a `token68` (RFC 9110, section 11.2), as ids, hex and base64 are: letters, digits and `-._~+/`, and
+/// `=` at the end. No JSON object, list or string is one, no form that has a value, and no markup.
+fn is_token68(value: &[u8]) -> bool {
+    let end = value.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
+    let (token, _) = value.split_at(end);
+    !token.is_empty() && token.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte))
 }

@@ -3,7 +3,8 @@
 use data_encoding::{HEXLOWER_PERMISSIVE, Specification};
 use zeroize::Zeroizing;
 
-use super::{CompileError, Key, KeyDecoding, KeyEncoding, Keyring, Rejection};
+use super::ed25519::VerifyingKey;
+use super::{BadSecret, Check, CompileError, Key, KeyDecoding, KeyEncoding, Keyring, Preset, Rejection, Scheme};
 use crate::base::UnixMillis;
 
 /// At most so many secrets of a slot are tried: an attacker makes us compute one MAC for each.
@@ -27,7 +28,7 @@ impl<T> Keys<T> {
     pub(super) fn new(
         keyring: &Keyring,
         slot: &str,
-        prepare: impl Fn(&[u8]) -> Result<T, &'static str>,
+        prepare: impl Fn(&[u8]) -> Result<T, BadSecret>,
     ) -> Result<Self, CompileError> {
         let slot = slot.to_owned();
         let keys = keyring.0.iter().find(|(name, _)| *name == slot).map_or(&[][..], |(_, keys)| keys);
@@ -38,13 +39,9 @@ impl<T> Keys<T> {
         }
         let usable = |(index, key): (usize, &Key)| {
             let text = key.secret.expose();
-            if text.trim_ascii().is_empty() {
-                return Err(CompileError::EmptySecret { slot: slot.clone(), index });
-            }
-            let value = prepare(text).map_err(|encoding| match encoding {
-                EMPTY => CompileError::EmptySecret { slot: slot.clone(), index },
-                encoding => CompileError::BadSecret { slot: slot.clone(), index, encoding },
-            })?;
+            let value = if text.trim_ascii().is_empty() { Err(BadSecret::Empty) } else { prepare(text) };
+            let bad = |problem| CompileError::BadSecret { slot: slot.clone(), index, problem };
+            let value = value.map_err(bad)?;
             Ok(Usable { value, label: format!("{slot}[{index}]").into(), not_after: key.not_after })
         };
         keys.iter().enumerate().map(usable).collect::<Result<_, _>>().map(Self)
@@ -65,17 +62,64 @@ impl<T> Keys<T> {
     }
 }
 
-/// What [`decode`] says of a secret that has nothing behind its prefix.
-const EMPTY: &str = "";
+/// What is wrong with `text` as a secret of `slot`, by the first use of it in `preset` that finds something.
+#[must_use]
+pub fn bad_secret(preset: &Preset, slot: &str, text: &[u8]) -> Option<BadSecret> {
+    let bad = |leaf: &Check| match leaf {
+        Check::Signed(signed) if signed.secret == slot => match signed.scheme {
+            Scheme::Hmac(_) => shared_key(text, &signed.key).err(),
+            Scheme::Ed25519 => public_key(text, &signed.key).err(),
+        },
+        Check::Basic(basic) if basic.username.as_deref() == Some(slot) && text.contains(&b':') => {
+            Some(BadSecret::Colon)
+        }
+        _ => None,
+    };
+    let computed = preset.handshakes.iter().flat_map(|handshake| &handshake.compute);
+    let mut keys = computed.filter(|(_, hmac)| hmac.secret == slot).map(|(_, hmac)| &hmac.key);
+    let checked = preset.checks().flat_map(Check::leaves).find_map(bad);
+    checked.or_else(|| keys.find_map(|key| shared_key(text, key).err()))
+}
+
+/// The key that sender and receiver share, which `text` stands for.
+pub(super) fn shared_key(text: &[u8], decoding: &KeyDecoding) -> Result<Zeroizing<Vec<u8>>, BadSecret> {
+    match Kind::of(text) {
+        Some(Kind::Public) => Err(BadSecret::PublicKey),
+        Some(Kind::Private) => Err(BadSecret::PrivateKey),
+        Some(Kind::Shared) | None => decode(text, decoding),
+    }
+}
+
+/// The sender's public key, which `text` stands for.
+pub(super) fn public_key(text: &[u8], decoding: &KeyDecoding) -> Result<VerifyingKey, BadSecret> {
+    match Kind::of(text) {
+        Some(Kind::Shared) => Err(BadSecret::SharedSecret),
+        Some(Kind::Private) => Err(BadSecret::PrivateKey),
+        Some(Kind::Public) | None => VerifyingKey::new(&decode(text, decoding)?),
+    }
+}
+
+/// What a secret is by its own word: the Standard Webhooks specification has a prefix for each kind, so that a public
+/// key is not taken for a secret that nobody else knows, nor the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Shared,
+    Public,
+    Private,
+}
+
+impl Kind {
+    fn of(text: &[u8]) -> Option<Self> {
+        let kinds = [(&b"whsec_"[..], Self::Shared), (b"whpk_", Self::Public), (b"whsk_", Self::Private)];
+        kinds.into_iter().find(|(prefix, _)| text.starts_with(prefix)).map(|(_, kind)| kind)
+    }
+}
 
 /// The key bytes that `text` stands for.
 ///
 /// Base64 is read as leniently as the providers' own libraries do (either alphabet, padding or none):
 /// it is the operator's own text, not an attacker's.
-///
-/// # Errors
-/// What the text should have been.
-pub(super) fn decode(text: &[u8], decoding: &KeyDecoding) -> Result<Zeroizing<Vec<u8>>, &'static str> {
+fn decode(text: &[u8], decoding: &KeyDecoding) -> Result<Zeroizing<Vec<u8>>, BadSecret> {
     let prefix = decoding.strip.as_deref().unwrap_or_default();
     let text = text.strip_prefix(prefix.as_bytes()).unwrap_or(text);
     let (bytes, encoding) = match decoding.encoding {
@@ -84,13 +128,13 @@ pub(super) fn decode(text: &[u8], decoding: &KeyDecoding) -> Result<Zeroizing<Ve
         KeyEncoding::Base64 => (decode_base64(text), "base64"),
     };
     match bytes.map(Zeroizing::new) {
-        None => Err(encoding),
-        Some(bytes) if bytes.is_empty() => Err(EMPTY),
+        None => Err(BadSecret::Encoding(encoding)),
+        Some(bytes) if bytes.is_empty() => Err(BadSecret::Empty),
         Some(bytes) => Ok(bytes),
     }
 }
 
-fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     let end = text.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
     let (digits, padding) = text.split_at(end);
     let mut base64 = Specification::new();
@@ -129,6 +173,22 @@ mod tests {
         }
     }
 
+    /// reliability: V10.
+    #[test]
+    fn a_secret_of_another_kind_is_refused() {
+        let shared = |text: &[u8]| shared_key(text, &base64()).err();
+        assert_eq!(shared(b"whsec_YWJj"), None);
+        assert_eq!(shared(b"whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="), Some(BadSecret::PublicKey));
+        assert_eq!(shared(b"whsk_YWJj"), Some(BadSecret::PrivateKey));
+
+        let decoding = KeyDecoding { strip: Some("whpk_".into()), encoding: KeyEncoding::Base64 };
+        let public = |text: &[u8]| public_key(text, &decoding).err();
+        assert_eq!(public(b"whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="), None);
+        assert_eq!(public(b"1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="), None);
+        assert_eq!(public(b"whsec_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="), Some(BadSecret::SharedSecret));
+        assert_eq!(public(b"whsk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="), Some(BadSecret::PrivateKey));
+    }
+
     #[test]
     fn a_bad_secret_is_named_by_its_place_and_never_shown() {
         let prepare = |text: &[u8]| decode(text, &base64()).map(drop);
@@ -142,7 +202,8 @@ mod tests {
         let prepare = |text: &[u8]| decode(text, &base64()).map(drop);
         for text in ["", " \n", "whsec_", "==", "whsec_="] {
             let error = Keys::new(&keyring(&[text]), "secret", prepare).unwrap_err();
-            assert_eq!(error, CompileError::EmptySecret { slot: "secret".into(), index: 0 }, "{text:?}");
+            let empty = CompileError::BadSecret { slot: "secret".into(), index: 0, problem: BadSecret::Empty };
+            assert_eq!(error, empty, "{text:?}");
         }
         let error = Keys::new(&keyring(&[]), "secret", prepare).unwrap_err();
         assert_eq!(error, CompileError::MissingSecret { slot: "secret".into() });

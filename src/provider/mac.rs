@@ -9,7 +9,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::Hash;
 
-/// The longest MAC there is, in bytes.
+/// The longest MAC or signature there is, in bytes.
 const MAX_LEN: usize = 64;
 
 impl Hash {
@@ -24,14 +24,14 @@ impl Hash {
     }
 }
 
-/// A MAC, or what a request says is one.
+/// A MAC or another signature, or what a request says is one.
 pub(super) struct Mac {
     bytes: [u8; MAX_LEN], // zeros after `len`
     len: usize,
 }
 
 impl Mac {
-    /// `bytes` as a MAC; none if they are more than any hash gives.
+    /// `bytes` as a signature; none if they are more than any scheme gives.
     pub(super) fn new(bytes: &[u8]) -> Option<Self> {
         let mut mac = Self { bytes: [0; MAX_LEN], len: bytes.len() };
         mac.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);

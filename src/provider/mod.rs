@@ -3,26 +3,37 @@
 //! A [`Preset`] is data: what one provider's file says (docs/presets.md). With a source's [`Keyring`] it
 //! compiles into a [`Recipe`]. Per request a recipe does five things, each in a file of its own:
 //!
-//! - read the signature header (`carrier`) and the signed time (`time`),
-//! - feed the signed content into the keyed hash (`content`, `mac`) or compare a token (`check` joins both),
-//! - read the event's id, type and key (`facts`, `pointer`),
+//! - read the signature (`carrier`) and the signed time (`time`),
+//! - verify the signature over the signed content (`signed` with `content` and `mac` or `ed25519`), or compare what is
+//!   sent as it is (`token`, `basic`); `check` joins them,
+//! - read the event's id, type and key (`facts`),
 //! - answer a provider's check of the endpoint (`handshake`),
 //! - make the dedupe key, knowing what the signature covered (`dedupe`).
+//!
+//! All of them look at the request through a `Reading`, which finds a value at a [`Place`] and takes query, form and
+//! JSON (`pointer`) apart once, when the first asks. [`Draft`] is the way back: a request that is being signed.
 
+mod basic;
 mod carrier;
 mod check;
 mod content;
 mod dedupe;
+mod draft;
+mod ed25519;
 mod error;
 mod facts;
 mod handshake;
-mod hmac;
+mod items;
 mod keys;
 mod mac;
+mod place;
 mod pointer;
 mod preset;
+mod reading;
 mod recipe;
 mod request;
+mod scheme;
+mod signed;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -31,16 +42,22 @@ mod token;
 use std::time::Duration;
 
 pub use dedupe::Dedupe;
-pub use error::{CompileError, Rejection, SignError};
+pub use draft::Draft;
+pub use ed25519::{SigningKey, SigningKeyError};
+pub use error::{BadSecret, CompileError, Rejection, SignError};
 pub use handshake::HandshakeAnswer;
+pub use keys::bad_secret;
+pub use place::{FirstOf, Piece, Place, Template};
 pub use preset::{
-    AnswerFacts, AnswerPiece, AnswerText, Carrier, Check, ComputedHmac, EventFacts, FirstOf, Handshake, HandshakeBody,
-    HandshakeRespond, Hash, HmacCheck, JsonAnswer, KeyDecoding, KeyEncoding, KeyRule, ListShape, Piece, Place, Preset,
-    ProvenBy, Respond, RetryFacts, Sample, SecretSlot, SignatureEncoding, Template, TimeUnit, Timestamp, TokenCheck,
-    When,
+    AnswerFacts, AnswerPiece, AnswerText, ComputedHmac, EventFacts, Handshake, HandshakeBody, HandshakeRespond,
+    JsonAnswer, KeyRule, Preset, ProvenBy, Respond, RetryFacts, Sample, SecretSlot, When,
 };
 pub use recipe::{Options, Recipe, VerifiedEvent};
 pub use request::Request;
+pub use scheme::{
+    BasicCheck, Carrier, Check, Hash, KeyDecoding, KeyEncoding, ListShape, Scheme, SignatureEncoding, SignedCheck,
+    TimeUnit, Timestamp, TokenCheck,
+};
 
 use crate::base::{Secret, UnixMillis};
 

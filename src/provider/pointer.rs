@@ -11,10 +11,13 @@ use serde_json::value::RawValue;
 
 use super::CompileError;
 
-/// At most so many pointers of a preset, and steps of a pointer.
+/// At most so many pointers of a preset, as a [`Set`] has bits.
 const MAX: usize = 32;
 
-/// The longest value that is found, in bytes.
+/// At most so many steps of a pointer.
+pub(super) const MAX_STEPS: usize = 32;
+
+/// The longest value that counts, in bytes.
 pub(super) const MAX_VALUE_BYTES: usize = 1024;
 
 /// The pointers of a recipe, compiled.
@@ -26,7 +29,7 @@ struct Pointer(Vec<Step>);
 
 /// One step: a key of an object, or a place in an array.
 #[derive(Debug, PartialEq, Eq)]
-struct Step {
+pub(super) struct Step {
     key: Box<str>,
     index: Option<usize>,
 }
@@ -42,7 +45,7 @@ impl Pointers {
         if let Some(index) = self.0.iter().position(|known| *known == pointer) {
             return Ok(index);
         }
-        if self.0.len() == MAX || pointer.0.len() > MAX {
+        if self.0.len() == MAX || pointer.0.len() > MAX_STEPS {
             return Err(CompileError::TooManyPointers);
         }
         self.0.push(pointer);
@@ -76,11 +79,19 @@ impl Pointer {
 }
 
 impl Step {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let known = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
         let canonical = text == "0" || !text.starts_with(['0', '+']);
         let key = text.replace("~1", "/").replace("~0", "~").into();
         if known { Some(Self { key, index: text.parse().ok().filter(|_| canonical) }) } else { None }
+    }
+
+    pub(super) fn is_key(&self, key: &str) -> bool {
+        *self.key == *key
+    }
+
+    pub(super) fn is_index(&self, index: usize) -> bool {
+        self.index == Some(index)
     }
 }
 
@@ -177,7 +188,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
         for index in 0.. {
-            let wanted = self.next(|step| step.index == Some(index));
+            let wanted = self.next(|step| step.is_index(index));
             let more = if wanted.is_empty() {
                 seq.next_element::<IgnoredAny>()?.is_some()
             } else {
@@ -234,12 +245,12 @@ impl Visitor<'_> for Key<'_, '_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Set, E> {
-        Ok(self.0.next(|step| *step.key == *key))
+        Ok(self.0.next(|step| step.is_key(key)))
     }
 }
 
 /// The text of a string, number or boolean.
-fn scalar(raw: &str) -> Option<Box<str>> {
+pub(super) fn scalar(raw: &str) -> Option<Box<str>> {
     // An escape makes at most 6 bytes of one.
     let value: Box<str> = match raw.as_bytes().first()? {
         b'"' if raw.len() <= 2 + 6 * MAX_VALUE_BYTES => serde_json::from_str(raw).ok()?,

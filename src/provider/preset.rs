@@ -5,11 +5,12 @@
 
 mod handshake;
 
-use std::fmt;
 use std::time::Duration;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Method};
 
+use super::{Check, FirstOf, Place};
 use crate::base::Name;
 
 pub use handshake::{
@@ -73,20 +74,38 @@ impl Preset {
 }
 
 impl Preset {
-    /// What is secret in a request: what the preset lists, and every header that carries a secret as it is.
+    /// What is secret in a request: what the preset lists, and every place that carries a secret as it is.
     #[must_use]
     pub fn secret_places(&self) -> Vec<Place> {
-        fn tokens(check: &Check, places: &mut Vec<Place>) {
-            match check {
-                Check::Token(token) => places.push(Place::Header(token.header.clone())),
-                Check::Any(checks) | Check::All(checks) => checks.iter().for_each(|check| tokens(check, places)),
-                Check::Hmac(_) | Check::Nothing => {}
-            }
+        let carried = self.checks().flat_map(Check::leaves).filter_map(|check| match check {
+            Check::Token(token) => Some(token.from.clone()),
+            Check::Basic(_) => Some(Place::Header(AUTHORIZATION)),
+            _ => None,
+        });
+        self.redact.iter().cloned().chain(carried).collect()
+    }
+
+    /// What is checked of a request: `verify`, and the handshakes' own checks.
+    pub fn checks(&self) -> impl Iterator<Item = &Check> {
+        std::iter::once(&self.verify).chain(self.handshakes.iter().filter_map(Handshake::check))
+    }
+
+    /// The secrets that something uses, some of them more than once.
+    pub fn used_slots(&self) -> impl Iterator<Item = &str> {
+        let computed = self.handshakes.iter().flat_map(|handshake| &handshake.compute);
+        let checked = self.checks().flat_map(Check::leaves).flat_map(Check::slots);
+        checked.chain(computed.map(|(_, hmac)| hmac.secret.as_str()))
+    }
+
+    /// The slot that a source's `secret: X` fills: the only one that is required; where none is, the first.
+    #[must_use]
+    pub fn main_slot(&self) -> Option<&SecretSlot> {
+        let mut required = self.secrets.iter().filter(|slot| !slot.optional);
+        match (required.next(), required.next()) {
+            (None, _) => self.secrets.first(),
+            (Some(only), None) => Some(only),
+            (Some(_), Some(_)) => None,
         }
-        let mut places = self.redact.clone();
-        tokens(&self.verify, &mut places);
-        self.handshakes.iter().filter_map(Handshake::check).for_each(|check| tokens(check, &mut places));
-        places
     }
 }
 
@@ -97,186 +116,9 @@ pub struct SecretSlot {
     pub name: String,
     /// Where a person finds it at the provider.
     pub hint: Option<String>,
+    /// Whether a source may leave it out: the checks that need it then do not count among those of an `any`.
+    pub optional: bool,
 }
-
-/// What must hold.
-#[derive(Clone, Debug)]
-pub enum Check {
-    /// A keyed hash over parts of the request.
-    Hmac(HmacCheck),
-    /// A secret sent as it is.
-    Token(TokenCheck),
-    /// One of these.
-    Any(Vec<Check>),
-    /// Each of these.
-    All(Vec<Check>),
-    /// Nothing: the source says `verify: none`.
-    Nothing,
-}
-
-/// HMAC (RFC 2104) over the signed content.
-#[derive(Clone, Debug)]
-pub struct HmacCheck {
-    /// The hash function.
-    pub hash: Hash,
-    /// Which secret is the key.
-    pub secret: String,
-    /// How the configured secret becomes the key.
-    pub key: KeyDecoding,
-    /// Where the signature is and how it is written.
-    pub signature: Carrier,
-    /// What is signed.
-    pub content: Template,
-    /// The signed time, if there is one.
-    pub timestamp: Option<Timestamp>,
-}
-
-/// A secret compared with a header, in constant time.
-#[derive(Clone, Debug)]
-pub struct TokenCheck {
-    /// Which secret it must equal.
-    pub secret: String,
-    /// The header that carries it.
-    pub header: HeaderName,
-    /// What stands before it, e.g. `Bearer `.
-    pub prefix: Option<String>,
-}
-
-/// A hash function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hash {
-    /// SHA-1 (FIPS 180-4); as a HMAC still sound, used by older providers.
-    Sha1,
-    /// SHA-256.
-    Sha256,
-    /// SHA-384.
-    Sha384,
-    /// SHA-512.
-    Sha512,
-}
-
-/// How a secret's text becomes key bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyDecoding {
-    /// A prefix that is taken off first, where it is there, e.g. `whsec_`.
-    pub strip: Option<String>,
-    /// How the rest is written.
-    pub encoding: KeyEncoding,
-}
-
-/// How key bytes are written as text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyEncoding {
-    /// The text's bytes are the key.
-    Utf8,
-    /// Base64, standard or URL alphabet, with or without padding.
-    Base64,
-    /// Hex, upper or lower case.
-    Hex,
-}
-
-/// Where a signature stands in a request.
-#[derive(Clone, Debug)]
-pub struct Carrier {
-    /// The header.
-    pub header: HeaderName,
-    /// What stands before the signature, e.g. `sha256=`; matched exactly.
-    pub prefix: Option<String>,
-    /// The header's shape, where it is more than one signature.
-    pub list: Option<ListShape>,
-    /// How the signature's bytes are written.
-    pub encoding: SignatureEncoding,
-}
-
-/// A header that is a list of key-value pairs: `t=1,v1=ab,v1=cd` or `v1,ab v1,cd`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListShape {
-    /// Between two items, e.g. `,`; spaces around an item are ignored.
-    pub items: char,
-    /// Between key and value, e.g. `=`.
-    pub pair: char,
-    /// The key whose values are signatures, e.g. `v1`; other keys are fields or ignored.
-    pub key: String,
-}
-
-/// How a signature's bytes are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignatureEncoding {
-    /// Hex, upper or lower case.
-    Hex,
-    /// Base64 with the standard alphabet and padding.
-    Base64,
-    /// Base64 with the URL alphabet, without padding.
-    Base64Url,
-}
-
-/// A concatenation, e.g. `v0:{header:Acme-Time}:{body}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template(pub Vec<Piece>);
-
-/// One piece of a [`Template`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// Text as it stands.
-    Literal(String),
-    /// `{body}`: the exact body.
-    Body,
-    /// `{method}`.
-    Method,
-    /// `{path}`: as received.
-    Path,
-    /// `{query}`: as received, without the `?`.
-    Query,
-    /// `{header:X}`: a header's exact value; it must be there, once.
-    Header(HeaderName),
-    /// `{field:t}`: the value of a key in the signature's list; it must be there, once.
-    Field(String),
-}
-
-/// A time that a provider signs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Timestamp {
-    /// Where it is: a [`Piece::Header`] or a [`Piece::Field`].
-    pub from: Piece,
-    /// How it is written.
-    pub unit: TimeUnit,
-    /// How far from now it may be, either way, the edge included.
-    pub tolerance: Duration,
-}
-
-/// How a timestamp is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeUnit {
-    /// Unix seconds, 1 to 12 decimal digits.
-    Seconds,
-    /// Unix milliseconds, 1 to 15 decimal digits.
-    Milliseconds,
-    /// RFC 3339.
-    Rfc3339,
-}
-
-/// Where one fact of a request is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// `header:X`: the header's only value.
-    Header(HeaderName),
-    /// `json:/a/b`: a string, number or boolean at a JSON pointer (RFC 6901) into the body.
-    Json(String),
-}
-
-/// As the YAML says it.
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Header(name) => write!(f, "header:{name}"),
-            Self::Json(pointer) => write!(f, "json:{pointer}"),
-        }
-    }
-}
-
-/// The first place of these that has something, e.g. `header:A | json:/id`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FirstOf(pub Vec<Place>);
 
 /// Where an event's facts are.
 #[derive(Clone, Debug, Default)]
@@ -309,6 +151,8 @@ pub enum KeyRule {
     Parts(Vec<FirstOf>),
     /// The digest of the signed bytes.
     Signed,
+    /// The digest of the body alone, which must be signed: for a provider that signs a retry's time anew and has no id.
+    Body,
     /// Nothing does.
     Off,
 }

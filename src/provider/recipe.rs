@@ -2,14 +2,17 @@
 
 use std::str;
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, Method};
 
-use super::check::Test;
+use super::check::{Context, Test};
 use super::dedupe::{Dedupe, dedupe};
-use super::facts::{Choice, Facts, Found};
-use super::handshake::{HandshakeAnswer, Handshakes};
-use super::request::Request;
-use super::{CompileError, KeyRule, Keyring, Preset, Rejection, SignError, Tolerance};
+use super::facts::{Choice, Facts};
+use super::handshake::{self, HandshakeAnswer, Handshakes};
+use super::pointer::Pointers;
+use super::reading::Reading;
+use super::{
+    Check, CompileError, Draft, KeyRule, Keyring, Preset, Rejection, Request, SignError, SigningKey, Tolerance,
+};
 use crate::base::{Name, UnixMillis};
 use crate::event::{Event, EventId, Headers, Proof, Received};
 
@@ -19,6 +22,8 @@ pub struct Recipe {
     test: Test,
     facts: Facts,
     handshakes: Handshakes,
+    pointers: Pointers,
+    public_url: Option<Box<str>>,
 }
 
 /// What a source says beside its secrets.
@@ -28,6 +33,8 @@ pub struct Options {
     pub tolerance: Tolerance,
     /// What makes two requests the same event; [`super::EventFacts::key_rule`] is the preset's own.
     pub dedupe: KeyRule,
+    /// What stands before path and query in the URL that the provider sends to, `https://host`.
+    pub public_url: Option<Box<str>>,
 }
 
 /// An event whose request was verified. Nothing but verification makes one.
@@ -76,13 +83,22 @@ impl Recipe {
     /// Compiles `preset` with the secrets it needs.
     ///
     /// # Errors
-    /// [`CompileError`] if a secret is missing, empty or not written as the preset says, or if the preset
-    /// contradicts itself.
+    /// [`CompileError`] if a secret or the public URL is missing, a secret is empty or not written as the preset says,
+    /// or if the preset contradicts itself.
     pub fn compile(preset: &Preset, keyring: &Keyring, options: &Options) -> Result<Self, CompileError> {
-        let test = Test::new(&preset.verify, keyring, options.tolerance)?;
-        let facts = Facts::new(&preset.event, &options.dedupe)?;
-        let handshakes = Handshakes::new(preset, keyring, options.tolerance)?;
-        Ok(Self { test, facts, handshakes })
+        let mut pointers = Pointers::default();
+        let public = handshake::public_answers(&preset.handshakes)?;
+        let context = Context { slots: &preset.secrets, keyring, tolerance: options.tolerance, public: &public };
+        let test = Test::new(&preset.verify, &context, &mut pointers)?;
+        let facts = Facts::new(&preset.event, &options.dedupe, &mut pointers)?;
+        let handshakes = Handshakes::new(preset, &context, &mut pointers)?;
+        if options.dedupe == KeyRule::Body && !preset.verify.proves_body() {
+            return Err(CompileError::UnsignedBody);
+        }
+        if preset.checks().any(Check::needs_url) && options.public_url.is_none() {
+            return Err(CompileError::MissingPublicUrl);
+        }
+        Ok(Self { test, facts, handshakes, pointers, public_url: options.public_url.clone() })
     }
 
     /// Whether a handshake may come with `method` that is not signed like an event.
@@ -100,7 +116,7 @@ impl Recipe {
         received: &Received,
         now: UnixMillis,
     ) -> Result<Option<HandshakeAnswer>, Rejection> {
-        self.handshakes.unsigned(&Request::from(received), now)
+        self.handshakes.unsigned(&self.reading(Request::from(received)), now)
     }
 
     /// Proves that `received` is genuine, and makes an event of it.
@@ -114,7 +130,7 @@ impl Recipe {
         received: Received,
         now: UnixMillis,
     ) -> Result<VerifiedEvent, Rejection> {
-        let (proof, read) = self.examine(source, &Request::from(&received), now)?;
+        let (proof, read) = self.examine(source, Request::from(&received), now)?;
         let Received { head, params, body } = received;
         let event = Event {
             id: EventId::new(head.received_at),
@@ -135,24 +151,30 @@ impl Recipe {
         Ok(VerifiedEvent { event, dedupe: read.dedupe, handshake: read.handshake })
     }
 
-    /// The headers that make `request` genuine at `now`, as the provider would send them: signed with each
-    /// slot's first secret, in the first of several ways, with the time of `now` whatever `request` says.
+    /// Makes `draft` genuine at `now`, as the provider would: signed with each slot's first secret, in the first of
+    /// several ways, with the time of `now` whatever `draft` says. A scheme whose secret is a public key takes
+    /// `private`, and comes first among several ways if it is given.
     ///
     /// # Errors
-    /// [`SignError`] if `request` lacks a header that is signed, or has one that cannot be.
-    pub fn sign(&self, request: &Request<'_>, now: UnixMillis) -> Result<Vec<(HeaderName, HeaderValue)>, SignError> {
-        self.test.sign(request, now)
+    /// [`SignError`] if `draft` lacks a value that is signed, has one that cannot be or no room for the signature, or
+    /// `private` is needed and not given or another one.
+    pub fn sign(&self, draft: &mut Draft, now: UnixMillis, private: Option<&SigningKey>) -> Result<(), SignError> {
+        self.test.sign(self, draft, now, private)
     }
 
-    fn examine(&self, source: &Name, request: &Request<'_>, now: UnixMillis) -> Result<(Proof, Read), Rejection> {
-        let held = self.test.check(request, now)?;
-        let found = self.facts.find(request);
+    pub(super) fn reading<'q>(&'q self, request: Request<'q>) -> Reading<'q> {
+        Reading::new(request, self.public_url.as_deref(), &self.pointers)
+    }
+
+    fn examine(&self, source: &Name, request: Request<'_>, now: UnixMillis) -> Result<(Proof, Read), Rejection> {
+        let reading = self.reading(request);
+        let held = self.test.check(&reading, now)?;
         let proof = held.proof();
         let read = Read {
-            handshake: self.handshakes.signed(request, &proof, now)?.map(Box::new),
-            id: value(&self.facts.id, &found),
-            kind: value(&self.facts.kind, &found),
-            dedupe: dedupe(&self.facts.dedupe, source, request, &found, &held)?,
+            handshake: self.handshakes.signed(&reading, &proof, now)?.map(Box::new),
+            id: value(&self.facts.id, &reading),
+            kind: value(&self.facts.kind, &reading),
+            dedupe: dedupe(&self.facts.dedupe, source, &reading, &held)?,
         };
         Ok((proof, read))
     }
@@ -166,8 +188,8 @@ struct Read {
     handshake: Option<Box<HandshakeAnswer>>,
 }
 
-fn value(choice: &Choice, found: &Found<'_>) -> Option<Box<str>> {
-    choice.of(found).map(|(_, value)| value.into())
+fn value(choice: &Choice, reading: &Reading<'_>) -> Option<Box<str>> {
+    choice.of(reading).map(|(_, value)| value.into())
 }
 
 /// All headers in their order, except those that only this program may set.

@@ -1,7 +1,6 @@
 //! A request, as a signature sees it.
 
-use http::header::GetAll;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, Method};
 
 use crate::event::Received;
 
@@ -14,6 +13,8 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// The query, without the `?`.
     pub query: Option<&'a str>,
+    /// What the `{param}` segments of the source's path matched: name and value.
+    pub params: &'a [(Box<str>, Box<str>)],
     /// The headers.
     pub headers: &'a HeaderMap,
     /// The body.
@@ -27,27 +28,9 @@ impl<'a> From<&'a Received> for Request<'a> {
             method: &head.method,
             path: &head.path,
             query: head.query.as_deref(),
+            params: &received.params,
             headers: &head.headers,
             body: &received.body,
-        }
-    }
-}
-
-/// How often a header came.
-pub(super) enum Times<'a> {
-    Never,
-    Once(&'a HeaderValue),
-    Often,
-}
-
-impl<'a> Request<'a> {
-    /// The values of the header `name`, counted: a second one is never silently ignored.
-    pub(super) fn header(&self, name: &HeaderName) -> Times<'a> {
-        let mut values = GetAll::into_iter(self.headers.get_all(name));
-        match (values.next(), values.next()) {
-            (None, _) => Times::Never,
-            (Some(value), None) => Times::Once(value),
-            (Some(_), Some(_)) => Times::Often,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a whole recipe promises, on presets of an invented provider. The real ones are tests/vectors.rs.
 
+mod carriers;
 mod properties;
+mod schemes;
 
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use crate::event::{Client, Head, Received};
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 const SECRET: &str = "an acme secret of some length";
 const BODY: &str = r#"{"id":"evt_1","type":"order.paid"}"#;
+const PUBLIC_URL: &str = "https://hooks.example.com";
 const SIGNATURE: HeaderName = HeaderName::from_static("acme-signature");
 const ID: HeaderName = HeaderName::from_static("acme-id");
 const TIME: HeaderName = HeaderName::from_static("acme-time");
@@ -24,13 +27,13 @@ pub(super) fn preset(verify: Check, event: EventFacts) -> Preset {
 }
 
 /// `acme-signature: sha256=<hex>` over `content`.
-pub(super) fn hmac(content: Vec<Piece>) -> HmacCheck {
-    HmacCheck {
-        hash: Hash::Sha256,
+pub(super) fn hmac(content: Vec<Piece>) -> SignedCheck {
+    SignedCheck {
+        scheme: Scheme::Hmac(Hash::Sha256),
         secret: "secret".into(),
         key: KeyDecoding { strip: None, encoding: KeyEncoding::Utf8 },
         signature: Carrier {
-            header: SIGNATURE,
+            from: Place::Header(SIGNATURE),
             prefix: Some("sha256=".into()),
             list: None,
             encoding: SignatureEncoding::Hex,
@@ -40,17 +43,20 @@ pub(super) fn hmac(content: Vec<Piece>) -> HmacCheck {
     }
 }
 
+fn header(name: HeaderName) -> Piece {
+    Piece::At(Place::Header(name))
+}
+
 fn token() -> Check {
-    Check::Token(TokenCheck { secret: "secret".into(), header: TOKEN, prefix: None })
+    Check::Token(TokenCheck { secret: "secret".into(), from: Place::Header(TOKEN), prefix: None })
 }
 
 /// `{header:acme-id}.{header:acme-time}.{body}`, five minutes either way.
-fn timed() -> HmacCheck {
+fn timed() -> SignedCheck {
     let dot = || Piece::Literal(".".into());
-    let content = vec![Piece::Header(ID), dot(), Piece::Header(TIME), dot(), Piece::Body];
-    let timestamp =
-        Timestamp { from: Piece::Header(TIME), unit: TimeUnit::Seconds, tolerance: Duration::from_secs(300) };
-    HmacCheck { timestamp: Some(timestamp), ..hmac(content) }
+    let content = vec![header(ID), dot(), header(TIME), dot(), Piece::Body];
+    let timestamp = Timestamp { from: header(TIME), unit: TimeUnit::Seconds, tolerance: Duration::from_secs(300) };
+    SignedCheck { timestamp: Some(timestamp), ..hmac(content) }
 }
 
 pub(super) fn keyring(secrets: &[&str]) -> Keyring {
@@ -58,14 +64,19 @@ pub(super) fn keyring(secrets: &[&str]) -> Keyring {
     Keyring(vec![("secret".into(), secrets.iter().map(key).collect())])
 }
 
+pub(super) fn options() -> Options {
+    Options { tolerance: Tolerance::Preset, dedupe: KeyRule::Off, public_url: Some(PUBLIC_URL.into()) }
+}
+
 pub(super) fn compile(verify: Check, event: EventFacts) -> Recipe {
-    let options = Options { tolerance: Tolerance::Preset, dedupe: event.key_rule() };
+    let options = Options { dedupe: event.key_rule(), ..options() };
     Recipe::compile(&preset(verify, event), &keyring(&[SECRET]), &options).unwrap()
 }
 
-/// A request under test: headers and a body, changed at will.
+/// A request under test, changed at will.
 #[derive(Clone)]
 pub(super) struct Sent {
+    pub(super) query: Option<String>,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
 }
@@ -73,20 +84,28 @@ pub(super) struct Sent {
 impl Sent {
     fn new(headers: &[(HeaderName, &str)], body: &str) -> Self {
         let header = |(name, value): &(HeaderName, &str)| (name.clone(), HeaderValue::from_str(value).unwrap());
-        Self { headers: headers.iter().map(header).collect(), body: body.into() }
+        Self { query: None, headers: headers.iter().map(header).collect(), body: body.into() }
     }
 
     fn signed(recipe: &Recipe, headers: &[(HeaderName, &str)], body: &str, now: UnixMillis) -> Self {
-        let mut sent = Self::new(headers, body);
-        let made = recipe.sign(&sent.request(), now).unwrap();
-        for (name, value) in made {
-            sent.headers.insert(name, value);
-        }
-        sent
+        Self::new(headers, body).sign(recipe, now, None)
     }
 
-    pub(super) fn request(&self) -> Request<'_> {
-        Request { method: &Method::POST, path: "/hook", query: None, headers: &self.headers, body: &self.body }
+    pub(super) fn sign(self, recipe: &Recipe, now: UnixMillis, private: Option<&SigningKey>) -> Self {
+        let mut draft = self.draft();
+        recipe.sign(&mut draft, now, private).unwrap();
+        Self { query: draft.query, headers: draft.headers, body: draft.body }
+    }
+
+    pub(super) fn draft(&self) -> Draft {
+        Draft {
+            method: Method::POST,
+            path: "/hook/eu".into(),
+            query: self.query.clone(),
+            params: vec![("region".into(), "eu".into())],
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+        }
     }
 
     fn with(mut self, name: HeaderName, value: &str) -> Self {
@@ -108,13 +127,14 @@ impl Sent {
         let client = Client { ip: [192, 0, 2, 1].into(), tls: false, host: None };
         let head = Head {
             method: Method::POST,
-            path: "/hook".into(),
-            query: None,
+            path: "/hook/eu".into(),
+            query: self.query.as_deref().map(Box::from),
             headers: self.headers.clone(),
             client,
             received_at: now,
         };
-        let received = Received { head, params: Vec::new(), body: Bytes::from(self.body.clone()) };
+        let params = vec![("region".into(), "eu".into())];
+        let received = Received { head, params, body: Bytes::from(self.body.clone()) };
         recipe.verify(&Name::new("shop").unwrap(), &Name::new("acme").unwrap(), received, now)
     }
 
@@ -142,7 +162,7 @@ fn json_id() -> EventFacts {
 
 #[test]
 fn a_genuine_request_becomes_an_event_with_its_facts() {
-    let recipe = compile(Check::Hmac(hmac(vec![Piece::Body])), json_id());
+    let recipe = compile(Check::Signed(hmac(vec![Piece::Body])), json_id());
     let ours = [(HeaderName::from_static("forebay-event-id"), "x"), (HeaderName::from_static("forebay_verified"), "1")];
     let sent = Sent::signed(&recipe, &ours, BODY, NOW).with(ID, "1").with(ID, "2");
     let verified = sent.verify(&recipe, NOW).unwrap();
@@ -159,7 +179,7 @@ fn a_genuine_request_becomes_an_event_with_its_facts() {
 /// reliability: V1, V3, V4, V5, V7, V18.
 #[test]
 fn a_request_that_is_not_as_signed_is_rejected() {
-    let recipe = compile(Check::Hmac(hmac(vec![Piece::Body])), json_id());
+    let recipe = compile(Check::Signed(hmac(vec![Piece::Body])), json_id());
     let good = Sent::signed(&recipe, &[], BODY, NOW);
     let value = good.headers[&SIGNATURE].to_str().unwrap().to_owned();
     let bare = good.clone().without(&SIGNATURE);
@@ -186,11 +206,9 @@ fn a_request_that_is_not_as_signed_is_rejected() {
 /// reliability: V19, V21.
 #[test]
 fn any_bytes_can_be_signed_and_none_at_all() {
-    let recipe = compile(Check::Hmac(hmac(vec![Piece::Body])), json_id());
+    let recipe = compile(Check::Signed(hmac(vec![Piece::Body])), json_id());
     for body in [&b"\xff\x00\x80"[..], b""] {
-        let mut sent = Sent::new(&[], "").body(body);
-        let made = recipe.sign(&sent.request(), NOW).unwrap();
-        sent.headers.extend(made);
+        let sent = Sent::new(&[], "").body(body).sign(&recipe, NOW, None);
         let verified = sent.verify(&recipe, NOW).unwrap();
         assert_eq!(verified.event().body, body);
         assert_eq!(&*verified.dedupe().unwrap().rule, "the signed bytes");
@@ -200,7 +218,7 @@ fn any_bytes_can_be_signed_and_none_at_all() {
 /// reliability: V11, V12, V13.
 #[test]
 fn a_signed_time_is_needed_and_must_be_near() {
-    let recipe = compile(Check::Hmac(timed()), header_id());
+    let recipe = compile(Check::Signed(timed()), header_id());
     let at = |seconds: i64| Sent::signed(&recipe, &[(ID, "1")], BODY, UnixMillis(NOW.0 + seconds * 1000));
     for (seconds, expected) in [
         (0, None),
@@ -215,8 +233,8 @@ fn a_signed_time_is_needed_and_must_be_near() {
     assert_eq!(at(0).with(TIME, "1700000000").rejected(&recipe), Some(Rejection::BadTimestamp));
 
     let with = |tolerance| {
-        let options = Options { tolerance, dedupe: KeyRule::Off };
-        Recipe::compile(&preset(Check::Hmac(timed()), header_id()), &keyring(&[SECRET]), &options).unwrap()
+        let options = Options { tolerance, ..options() };
+        Recipe::compile(&preset(Check::Signed(timed()), header_id()), &keyring(&[SECRET]), &options).unwrap()
     };
     assert_eq!(at(-301).rejected(&with(Tolerance::Within(Duration::from_secs(301)))), None);
     assert_eq!(at(1).rejected(&with(Tolerance::Within(Duration::ZERO))), Some(Rejection::FutureTimestamp));
@@ -227,12 +245,12 @@ fn a_signed_time_is_needed_and_must_be_near() {
 /// reliability: V22. `a.1` + `2` and `a` + `1.2` must not be signed alike.
 #[test]
 fn an_id_cannot_shift_the_borders_of_what_is_signed() {
-    let recipe = compile(Check::Hmac(timed()), header_id());
+    let recipe = compile(Check::Signed(timed()), header_id());
     let good = Sent::signed(&recipe, &[(ID, "a")], BODY, NOW);
     for bad in ["a.1700000000", ".", "a\tb", &"x".repeat(257), ""] {
         let sent = good.clone().without(&ID).with(ID, bad);
         assert_eq!(sent.rejected(&recipe), Some(Rejection::BadId), "{bad}");
-        assert_eq!(recipe.sign(&sent.request(), NOW), Err(SignError::Value));
+        assert_eq!(recipe.sign(&mut sent.draft(), NOW, None), Err(SignError::Value));
     }
     assert_eq!(good.clone().with(ID, "a").rejected(&recipe), Some(Rejection::RepeatedSignedPart));
     assert_eq!(good.without(&ID).rejected(&recipe), Some(Rejection::MissingSignedPart));
@@ -243,8 +261,7 @@ fn an_id_cannot_shift_the_borders_of_what_is_signed() {
 /// reliability: V28, V29.
 #[test]
 fn secrets_rotate_and_the_first_signs() {
-    let check = || preset(Check::Hmac(hmac(vec![Piece::Body])), json_id());
-    let options = || Options { tolerance: Tolerance::Preset, dedupe: KeyRule::Off };
+    let check = || preset(Check::Signed(hmac(vec![Piece::Body])), json_id());
     let recipe = |keyring: &Keyring| Recipe::compile(&check(), keyring, &options()).unwrap();
     let mut both = keyring(&["the new secret", "the old secret"]);
     both.0[0].1[1].not_after = Some(NOW);
@@ -276,7 +293,7 @@ fn a_token_is_the_whole_header_once() {
 
 #[test]
 fn any_needs_one_and_all_needs_each() {
-    let signed = || Check::Hmac(hmac(vec![Piece::Body]));
+    let signed = || Check::Signed(hmac(vec![Piece::Body]));
     let (any, all) = (Check::Any(vec![signed(), token()]), Check::All(vec![signed(), token()]));
     let (any, all) = (compile(any, json_id()), compile(all, json_id()));
     let both = Sent::signed(&all, &[], BODY, NOW);
@@ -298,19 +315,20 @@ fn without_a_check_everything_passes_and_says_so() {
     let recipe = compile(Check::Nothing, json_id());
     let verified = Sent::new(&[], BODY).verify(&recipe, NOW).unwrap();
     assert_eq!((&*verified.event().proof.scheme, &*verified.event().proof.slot), ("none", ""));
-    assert_eq!(recipe.sign(&Sent::new(&[], BODY).request(), NOW), Ok(vec![]));
+    let sent = Sent::new(&[], BODY).sign(&recipe, NOW, None);
+    assert_eq!((sent.headers.len(), sent.body.as_slice()), (0, BODY.as_bytes()));
 }
 
 #[test]
 fn a_signed_key_stands_alone() {
-    let recipe = compile(Check::Hmac(hmac(vec![Piece::Body])), json_id());
+    let recipe = compile(Check::Signed(hmac(vec![Piece::Body])), json_id());
     let key = |body: &str| Sent::signed(&recipe, &[], body, NOW).dedupe(&recipe);
     let (one, rendered, two) = (key(BODY), key(&BODY.replace(':', ": ")), key(&BODY.replace("evt_1", "evt_2")));
     assert_eq!(one.key, rendered.key);
     assert_ne!(one.fingerprint, rendered.fingerprint, "another body under the same key is a conflict");
     assert_ne!(one.key, two.key);
 
-    let recipe = compile(Check::Hmac(timed()), header_id());
+    let recipe = compile(Check::Signed(timed()), header_id());
     let key = |id: &str, body: &str| Sent::signed(&recipe, &[(ID, id)], body, NOW).dedupe(&recipe);
     assert_eq!(key("1", BODY).key, key("1", "{}").key);
     assert_ne!(key("1", BODY).key, key("2", BODY).key);
@@ -320,7 +338,7 @@ fn a_signed_key_stands_alone() {
 /// reliability: V15, V17: nobody can suppress a genuine event with its unsigned id and an old signed body.
 #[test]
 fn an_unsigned_key_is_bound_to_the_signed_bytes() {
-    for check in [Check::Hmac(hmac(vec![Piece::Body])), token(), Check::Nothing] {
+    for check in [Check::Signed(hmac(vec![Piece::Body])), token(), Check::Nothing] {
         let recipe = compile(check, header_id());
         let key = |id: &str, body: &str| Sent::signed(&recipe, &[(ID, id)], body, NOW).dedupe(&recipe);
         assert_eq!(key("1", BODY), key("1", BODY));
@@ -332,7 +350,7 @@ fn an_unsigned_key_is_bound_to_the_signed_bytes() {
 
 #[test]
 fn without_a_key_the_signed_bytes_are_the_key() {
-    let recipe = compile(Check::Hmac(hmac(vec![Piece::Body])), header_id());
+    let recipe = compile(Check::Signed(hmac(vec![Piece::Body])), header_id());
     let long = "x".repeat(257);
     let key = |headers: &[(HeaderName, &str)], body: &str| Sent::signed(&recipe, headers, body, NOW).dedupe(&recipe);
     assert_eq!(key(&[], BODY).key, key(&[(ID, &long)], BODY).key);
@@ -342,17 +360,29 @@ fn without_a_key_the_signed_bytes_are_the_key() {
 
     // The signed bytes have the time in them: a retry signed anew is a new event.
     let facts = EventFacts { dedupe: Some(KeyRule::Signed), ..header_id() };
-    let recipe = compile(Check::Hmac(timed()), facts);
+    let recipe = compile(Check::Signed(timed()), facts);
     let key = |now| Sent::signed(&recipe, &[(ID, "1")], BODY, now).dedupe(&recipe).key;
     assert_eq!(key(NOW), key(NOW));
     assert_ne!(key(NOW), key(UnixMillis(NOW.0 + 1000)));
+}
+
+/// For a provider that has no id and signs a new time on each try.
+#[test]
+fn a_signed_body_is_a_key_whatever_else_is_signed() {
+    let by_body = || EventFacts { dedupe: Some(KeyRule::Body), ..header_id() };
+    let recipe = compile(Check::Signed(timed()), by_body());
+    let later = UnixMillis(NOW.0 + 1000);
+    let key = |id: &str, body: &str, now| Sent::signed(&recipe, &[(ID, id)], body, now).dedupe(&recipe);
+    assert_eq!(key("1", BODY, NOW), key("2", BODY, later));
+    assert_ne!(key("1", BODY, NOW).key, key("1", "{}", NOW).key);
+    assert_eq!(&*key("1", BODY, NOW).rule, "the body");
 }
 
 #[test]
 fn several_parts_are_one_key_and_all_of_them_are_needed() {
     let parts = vec![first_of(&[Place::Json("/a".into())]), first_of(&[Place::Json("/b".into())])];
     let facts = EventFacts { dedupe: Some(KeyRule::Parts(parts)), ..EventFacts::default() };
-    let recipe = compile(Check::Hmac(hmac(vec![Piece::Body])), facts);
+    let recipe = compile(Check::Signed(hmac(vec![Piece::Body])), facts);
     let key = |body: &str| Sent::signed(&recipe, &[], body, NOW).dedupe(&recipe);
     assert_eq!(&*key(r#"{"a":"1","b":"2"}"#).rule, "json:/a + json:/b");
     assert_ne!(key(r#"{"a":"1","b":"23"}"#).key, key(r#"{"a":"12","b":"3"}"#).key);
@@ -362,7 +392,7 @@ fn several_parts_are_one_key_and_all_of_them_are_needed() {
 
 #[test]
 fn the_check_that_held_decides_what_binds_the_key() {
-    let recipe = compile(Check::Any(vec![Check::Hmac(timed()), token()]), header_id());
+    let recipe = compile(Check::Any(vec![Check::Signed(timed()), token()]), header_id());
     let signed = Sent::signed(&recipe, &[(ID, "1")], BODY, NOW);
     assert_eq!(&*signed.dedupe(&recipe).rule, "header:acme-id");
     let with_token = Sent::new(&[(ID, "1"), (TOKEN, SECRET)], BODY);
@@ -399,6 +429,9 @@ fn the_dedupe_key_of_an_event_never_changes() {
     let recipe = compile(Check::Nothing, header_id());
     let bound = Sent::new(&[(ID, "1")], BODY);
     assert_eq!(key(&recipe, bound), "f8cee18ff2cf863c5e8d0d263f9194efdc46edfb61abbc09a123f597d9633040");
+    let by_body = EventFacts { dedupe: Some(KeyRule::Body), ..EventFacts::default() };
+    let recipe = compile(Check::Nothing, by_body);
+    assert_eq!(key(&recipe, Sent::new(&[], BODY)), "9d61ca722e130e6ebe21106ba395cebdd75efe1f9becce8c0462adfbe0e945ad");
 }
 
 #[test]
@@ -416,39 +449,38 @@ fn a_preset_that_contradicts_itself_does_not_compile() {
         (Check::Any(vec![]), CompileError::EmptyCheck),
         (Check::All(vec![]), CompileError::EmptyCheck),
         (Check::Any(vec![Check::Nothing]), CompileError::NothingInside),
-        (Check::Hmac(hmac(vec![])), CompileError::EmptyContent),
-        (Check::Hmac(hmac(vec![Piece::Literal("x".into())])), CompileError::EmptyContent),
-        (Check::Hmac(hmac(vec![field("t")])), CompileError::FieldWithoutList { field: named("t") }),
-        (Check::Hmac(with_list(vec![field("v1")])), CompileError::FieldIsSignature { field: named("v1") }),
-        (Check::Hmac(with_list(["a", "b", "c", "d", "e"].map(field).to_vec())), CompileError::TooManyFields),
+        (Check::Signed(hmac(vec![])), CompileError::EmptyContent),
+        (Check::Signed(hmac(vec![Piece::Literal("x".into())])), CompileError::EmptyContent),
+        (Check::Signed(hmac(vec![field("t")])), CompileError::FieldWithoutList { field: named("t") }),
+        (Check::Signed(with_list(vec![field("v1")])), CompileError::FieldIsSignature { field: named("v1") }),
+        (Check::Signed(with_list(["a", "b", "c", "d", "e"].map(field).to_vec())), CompileError::TooManyFields),
         (
-            Check::Hmac(HmacCheck { timestamp: time(Piece::Body), ..hmac(vec![Piece::Body]) }),
+            Check::Signed(SignedCheck { timestamp: time(Piece::Body), ..hmac(vec![Piece::Body]) }),
             CompileError::TimestampPlace,
         ),
         (
-            Check::Hmac(HmacCheck { timestamp: time(Piece::Header(TIME)), ..hmac(vec![Piece::Body]) }),
+            Check::Signed(SignedCheck { timestamp: time(header(TIME)), ..hmac(vec![Piece::Body]) }),
             CompileError::UnsignedTimestamp,
         ),
         (
-            Check::Token(TokenCheck { secret: "other".into(), header: TOKEN, prefix: None }),
+            Check::Token(TokenCheck { secret: "other".into(), from: Place::Header(TOKEN), prefix: None }),
             CompileError::MissingSecret { slot: named("other") },
         ),
     ];
     for (check, expected) in cases {
-        let options = Options { tolerance: Tolerance::Preset, dedupe: KeyRule::Off };
-        let error = Recipe::compile(&preset(check, EventFacts::default()), &keyring(&[SECRET]), &options).unwrap_err();
+        let error =
+            Recipe::compile(&preset(check, EventFacts::default()), &keyring(&[SECRET]), &options()).unwrap_err();
         assert_eq!(error, expected);
     }
     let mut same = with_list(vec![Piece::Body]);
     same.signature.list = Some(ListShape { items: ',', pair: ',', key: "v1".into() });
-    let options = Options { tolerance: Tolerance::Preset, dedupe: KeyRule::Off };
-    let error = Recipe::compile(&preset(Check::Hmac(same), EventFacts::default()), &keyring(&[SECRET]), &options);
+    let error = Recipe::compile(&preset(Check::Signed(same), EventFacts::default()), &keyring(&[SECRET]), &options());
     assert_eq!(error.unwrap_err(), CompileError::SameSeparators);
 }
 
 #[test]
 fn nothing_secret_is_printed() {
-    let recipe = compile(Check::All(vec![Check::Hmac(hmac(vec![Piece::Body])), token()]), json_id());
+    let recipe = compile(Check::All(vec![Check::Signed(hmac(vec![Piece::Body])), token()]), json_id());
     let text = format!("{recipe:?}");
     assert!(!text.contains("acme secret") && text.contains("***"), "{text}");
 }

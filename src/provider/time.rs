@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
-
-use super::carrier::{Carrier, Fields};
-use super::request::{Request, Times};
+use super::carrier::{Carrier, Fields, visible};
+use super::pointer::Pointers;
+use super::reading::{Reading, Site, Times};
 use super::{CompileError, Piece, Rejection, TimeUnit, Timestamp, Tolerance};
 use crate::base::UnixMillis;
 
@@ -21,7 +20,7 @@ pub(super) struct SignedTime {
 /// Where it stands.
 #[derive(Debug)]
 pub(super) enum From {
-    Header(HeaderName),
+    At(Site),
     Field(usize),
 }
 
@@ -30,9 +29,10 @@ impl SignedTime {
         timestamp: &Timestamp,
         tolerance: Tolerance,
         carrier: &mut Carrier,
+        pointers: &mut Pointers,
     ) -> Result<Self, CompileError> {
         let from = match &timestamp.from {
-            Piece::Header(name) => From::Header(name.clone()),
+            Piece::At(place) => From::At(Site::new(place, pointers)?),
             Piece::Field(name) => From::Field(carrier.field(name)?),
             _ => return Err(CompileError::TimestampPlace),
         };
@@ -45,11 +45,11 @@ impl SignedTime {
     }
 
     /// Checks that the request's time is well-formed and near `now`.
-    pub(super) fn check(&self, request: &Request<'_>, fields: &Fields<'_>, now: UnixMillis) -> Result<(), Rejection> {
+    pub(super) fn check(&self, reading: &Reading<'_>, fields: &Fields<'_>, now: UnixMillis) -> Result<(), Rejection> {
         let text = match &self.from {
             From::Field(index) => fields.one(*index).ok(),
-            From::Header(name) => match request.header(name) {
-                Times::Once(value) => value.to_str().ok(),
+            From::At(site) => match reading.value(site) {
+                Times::Once(value) => visible(value),
                 Times::Never | Times::Often => None,
             },
         };
@@ -71,14 +71,6 @@ impl SignedTime {
             TimeUnit::Seconds => now.seconds().max(0).to_string(),
             TimeUnit::Milliseconds => now.0.max(0).to_string(),
             TimeUnit::Rfc3339 => now.to_string(),
-        }
-    }
-
-    /// The header that carries it, with `text`, if it is in one.
-    pub(super) fn header(&self, text: &str) -> Option<(HeaderName, HeaderValue)> {
-        match &self.from {
-            From::Header(name) => HeaderValue::try_from(text).ok().map(|value| (name.clone(), value)),
-            From::Field(_) => None,
         }
     }
 }
@@ -117,18 +109,22 @@ fn rfc_3339(text: &str) -> Option<UnixMillis> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Place, Request};
     use super::*;
-    use http::{HeaderMap, Method};
+    use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
     const NAME: HeaderName = HeaderName::from_static("acme-time");
     const T0: i64 = 1_700_000_000;
 
     fn check(unit: TimeUnit, tolerance_s: u64, text: &str, now: UnixMillis) -> Result<(), Rejection> {
         let tolerance = Some(Duration::from_secs(tolerance_s));
-        let time = SignedTime { from: From::Header(NAME), unit, tolerance };
+        let mut pointers = Pointers::default();
+        let site = Site::new(&Place::Header(NAME), &mut pointers).unwrap();
+        let time = SignedTime { from: From::At(site), unit, tolerance };
         let headers: HeaderMap = [(NAME, HeaderValue::from_str(text).unwrap())].into_iter().collect();
-        let request = Request { method: &Method::POST, path: "/", query: None, headers: &headers, body: b"" };
-        time.check(&request, &Fields::default(), now)
+        let method = Method::POST;
+        let request = Request { method: &method, path: "/", query: None, params: &[], headers: &headers, body: b"" };
+        time.check(&Reading::new(request, None, &pointers), &Fields::default(), now)
     }
 
     #[test]

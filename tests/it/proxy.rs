@@ -71,6 +71,9 @@ async fn the_applications_answer_reaches_the_sender_and_is_recorded() {
 
     let event = gateway.event(&id(&answer), "delivered").await;
     assert_eq!(attempts(&event), [(1, Some(201))]);
+    let steps = event["explain"].as_array().unwrap().iter();
+    let told: Vec<_> = steps.filter(|step| step["step"] == "answer").map(|step| &step["result"]).collect();
+    assert_eq!(told, ["the application's own: status 201"]);
     let seen = app.seen();
     let [seen]: [Seen; 1] = seen.try_into().unwrap();
     assert_eq!((seen.uri.query(), seen.header("x-one")), (Some("a=1"), "1"));

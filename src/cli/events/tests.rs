@@ -168,6 +168,8 @@ impl Gateway {
             clock: Arc::new(ManualClock::at(T0)),
             metrics: Arc::new(String::new),
             redactions: Arc::new(|_, _| None),
+            sources: Vec::new(),
+            tails: admin::TailPlaces::default(),
             draining: Arc::default(),
         };
         let server = admin::Server::bind(listen).await.unwrap();

@@ -33,6 +33,12 @@ pub fn settings(root: &Map<'_>) -> Settings {
     Settings { listen, health_path, limits }
 }
 
+/// The public URL of sources without their own.
+pub fn public_url(root: &Map<'_>) -> Option<Box<str>> {
+    let field = root.get("ingress").filter(Field::is_mapping)?.map()?.get("public_url")?;
+    field.parse("a URL like `https://hooks.example.com`", values::public_url)
+}
+
 fn listeners(field: &Field<'_>, shared: &[CertificateFiles]) -> Vec<Listen> {
     let mut listeners: Vec<Listen> = Vec::new();
     for item in field.one_or_list() {

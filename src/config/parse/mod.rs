@@ -14,7 +14,9 @@ use super::presets::Presets;
 use super::reader::{Field, Map};
 use super::{Config, GRACE};
 
-pub(super) use values::{content_type, first_of, header_name, key_rule, method, methods, place, respond, status, word};
+pub(super) use values::{
+    any_place, content_type, first_of, header_name, method, methods, place, proved_key_rule, respond, status, word,
+};
 
 /// The config that stands at `root`. Problems go to the root's reader; with an error among them it is of no use.
 ///
@@ -22,7 +24,8 @@ pub(super) use values::{content_type, first_of, header_name, key_rule, method, m
 pub(super) fn config(root: &Map<'_>, presets: &Presets) -> Config {
     let destinations = destination::all(root);
     let ingress = ingress::settings(root);
-    let known = source::Known { presets, destinations: &destinations.names, ingress: &ingress };
+    let public_url = ingress::public_url(root);
+    let known = source::Known { presets, destinations: &destinations.names, ingress: &ingress, public_url };
     let sources = source::all(root, &known);
     if let Some(used) = &sources.used {
         destination::warn_of_unused(root, used);

@@ -2,7 +2,6 @@
 //!
 //! No value is ever quoted here, nor its length.
 
-use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -10,7 +9,7 @@ use jiff::tz::TimeZone;
 use crate::base::{Clock, Secret, SystemClock, UnixMillis};
 use crate::config::problems::suggest;
 use crate::config::reader::{Field, Map};
-use crate::provider::{Check, Key, KeyEncoding, Keyring, Preset};
+use crate::provider::{Check, Key, Keyring, Preset, SecretSlot, bad_secret};
 
 /// Shorter secrets can be guessed from one signed request.
 const SHORT: usize = 16;
@@ -41,19 +40,22 @@ pub fn keyring(map: &Map<'_>, name: &str, preset: &Preset) -> Keyring {
             return Keyring::default();
         }
     };
-    match preset.secrets.as_slice() {
-        [only] if field.is_scalar() || field.is_list() || is_dated(&field) => Keyring(vec![(
-            only.name.clone(),
-            keys(&field, Owner { source: name, slot: Some((&preset.verify, &only.name)) }),
-        )]),
-        slots if field.is_scalar() || field.is_list() => {
-            let names: Vec<_> = slots.iter().map(|slot| format!("{}: …", slot.name)).collect();
-            let cure = names.join(", ");
-            field.error(format!("`{}` has {} secrets; write them by name, `{{ {cure} }}`", preset.name, slots.len()));
-            Keyring::default()
-        }
-        _ => by_name(&field, name, preset),
+    if !field.is_scalar() && !field.is_list() && !is_dated(&field) {
+        return by_name(&field, name, preset);
     }
+    if let Some(slot) = preset.main_slot() {
+        let owner = Owner { source: name, slot: Some((preset, &slot.name)) };
+        Keyring(vec![(slot.name.clone(), keys(&field, owner))])
+    } else {
+        let required: Vec<_> = required(preset).map(|slot| format!("{}: …", slot.name)).collect();
+        let cure = required.join(", ");
+        field.error(format!("`{}` needs {} secrets; write them by name, `{{ {cure} }}`", preset.name, required.len()));
+        Keyring::default()
+    }
+}
+
+fn required(preset: &Preset) -> impl Iterator<Item = &SecretSlot> {
+    preset.secrets.iter().filter(|slot| !slot.optional)
 }
 
 /// Looks at the secrets of a source whose provider is not known, so that an empty one is found all the same.
@@ -67,14 +69,15 @@ pub fn read_all(map: &Map<'_>, source: &str) {
 
 /// What to write where a source has no secret.
 fn missing(source: &str, preset: &Preset) -> String {
-    match preset.secrets.as_slice() {
-        [only] => {
+    match preset.main_slot() {
+        Some(only) => {
             let hint = only.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
             format!("source `{source}` has no secret; write `secret: ${{{}}}`{hint}", variable(source, "secret"))
         }
-        slots => {
-            let slots: Vec<_> =
-                slots.iter().map(|slot| format!("{}: \"${{{}}}\"", slot.name, variable(source, &slot.name))).collect();
+        None => {
+            let slots: Vec<_> = required(preset)
+                .map(|slot| format!("{}: \"${{{}}}\"", slot.name, variable(source, &slot.name)))
+                .collect();
             format!("source `{source}` has no secrets; write `secret: {{ {} }}`", slots.join(", "))
         }
     }
@@ -94,7 +97,7 @@ fn by_name(field: &Field<'_>, source: &str, preset: &Preset) -> Keyring {
     let named = field.named();
     for (entry, value) in &named {
         if known().any(|slot| slot == entry.key) {
-            ring.push((entry.key.clone(), keys(value, Owner { source, slot: Some((&preset.verify, &entry.key)) })));
+            ring.push((entry.key.clone(), keys(value, Owner { source, slot: Some((preset, &entry.key)) })));
         } else {
             value.error_at_key(format!(
                 "`{}` has no such secret; {}",
@@ -103,12 +106,17 @@ fn by_name(field: &Field<'_>, source: &str, preset: &Preset) -> Keyring {
             ));
         }
     }
-    for slot in &preset.secrets {
+    for slot in required(preset) {
         if !named.iter().any(|(entry, _)| entry.key == slot.name) {
             let hint = slot.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
             let variable = variable(source, &slot.name);
             field.error(format!("source `{source}` has no `{0}`; write `{0}: ${{{variable}}}`{hint}", slot.name));
         }
+    }
+    let named = |slot: &str| named.iter().any(|(entry, _)| entry.key == slot);
+    if required(preset).all(|slot| named(&slot.name)) && !preset.verify.can_hold(&|slot: &str| !named(slot)) {
+        let slots: Vec<_> = preset.secrets.iter().map(|slot| format!("`{}`", slot.name)).collect();
+        field.error(format!("source `{source}` has no secret to check anything by; write one of {}", slots.join(", ")));
     }
     Keyring(ring)
 }
@@ -150,8 +158,8 @@ fn key(field: &Field<'_>, owner: Owner<'_>) -> Option<Key> {
 #[derive(Clone, Copy)]
 struct Owner<'o> {
     source: &'o str,
-    /// The check that will use it, and the slot it is in; none where the provider is not known.
-    slot: Option<(&'o Check, &'o str)>,
+    /// The preset that will use it, and the slot it is in; none where the provider is not known.
+    slot: Option<(&'o Preset, &'o str)>,
 }
 
 fn secret(field: &Field<'_>, owner: Owner<'_>) -> Option<Secret> {
@@ -163,15 +171,14 @@ fn secret(field: &Field<'_>, owner: Owner<'_>) -> Option<Secret> {
         field.error(format!("the secret of source `{source}` is empty; {cure}"));
         return None;
     }
-    if let Some(encoding) = owner.slot.and_then(|(check, slot)| undecodable(check, slot, trimmed)) {
-        let cure = "copy it again from the provider, whole";
-        field.error(format!("not {encoding}, as this provider's secrets are; {cure}"));
+    if let Some(problem) = owner.slot.and_then(|(preset, slot)| bad_secret(preset, slot, trimmed.as_bytes())) {
+        field.error(problem.to_string());
         return None;
     }
     if trimmed.len() != text.value.len() {
         field.warn("has white space at an end, which counts; take it away unless the provider has it, too");
     }
-    if trimmed.len() < SHORT {
+    if trimmed.len() < SHORT && !owner.slot.is_some_and(|(preset, slot)| is_name(preset, slot)) {
         field.warn(format!(
             "shorter than {SHORT} bytes, so it can be guessed; take a longer one if the provider lets you"
         ));
@@ -179,23 +186,11 @@ fn secret(field: &Field<'_>, owner: Owner<'_>) -> Option<Secret> {
     Some(Secret::new(text.value))
 }
 
-/// The encoding that `check` wants the secret of `slot` in, where `text` is not in it.
-fn undecodable(check: &Check, slot: &str, text: &str) -> Option<&'static str> {
-    match check {
-        Check::Hmac(hmac) if hmac.secret == slot => {
-            let text =
-                hmac.key.strip.as_deref().and_then(|prefix| text.strip_prefix(prefix)).unwrap_or(text).as_bytes();
-            let base64 = [&BASE64, &BASE64_NOPAD, &BASE64URL, &BASE64URL_NOPAD];
-            let (name, decodes) = match hmac.key.encoding {
-                KeyEncoding::Utf8 => ("text", true),
-                KeyEncoding::Hex => ("hex", HEXLOWER_PERMISSIVE.decode(text).is_ok()),
-                KeyEncoding::Base64 => ("base64", base64.iter().any(|encoding| encoding.decode(text).is_ok())),
-            };
-            (!decodes || text.is_empty()).then_some(name)
-        }
-        Check::Any(checks) | Check::All(checks) => checks.iter().find_map(|check| undecodable(check, slot, text)),
-        Check::Hmac(_) | Check::Token(_) | Check::Nothing => None,
-    }
+/// Whether `slot` is a name that goes with a password: that may be short.
+fn is_name(preset: &Preset, slot: &str) -> bool {
+    let named = |leaf: &Check| matches!(leaf, Check::Basic(basic) if basic.username.as_deref() == Some(slot));
+    let names = preset.checks().flat_map(Check::leaves).filter(|leaf| named(leaf)).count();
+    names > 0 && names == preset.used_slots().filter(|used| *used == slot).count()
 }
 
 /// The last moment of a day, UTC, or the moment itself.

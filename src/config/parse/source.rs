@@ -33,6 +33,8 @@ pub struct Known<'k> {
     pub destinations: &'k [Name],
     /// The public side.
     pub ingress: &'k ingress::Settings,
+    /// The public URL of sources without their own.
+    pub public_url: Option<Box<str>>,
 }
 
 /// The sources that are sound, and every destination that any source names; none where a route is lost to a slip.
@@ -80,6 +82,7 @@ fn source(name: Name, map: &Map<'_>, routes: Option<Vec<Route>>, known: &Known<'
     let identity = identity(&name, map, known.presets);
     let preset = identity.as_ref().map_or_else(|| Arc::new(Preset::none()), |(preset, _)| Arc::clone(preset));
     let tolerance = tolerance(map, &preset);
+    let public_url = public_url(map, &preset, known);
     let dedupe = dedupe(map, &preset, tolerance);
     let respond = respond(map, &preset);
     refuse_swallowed_events(map, methods.as_deref().unwrap_or_default(), &preset);
@@ -95,6 +98,7 @@ fn source(name: Name, map: &Map<'_>, routes: Option<Vec<Route>>, known: &Known<'
         host,
         preset,
         tolerance,
+        public_url,
         body_limit,
         allow_ips,
         rate_limits,
@@ -290,6 +294,24 @@ fn warn_of_lost_429(map: &Map<'_>, limits: &[RateLimit], preset: &Preset) {
     }
 }
 
+/// The URL in front of the path, the source's own or the one of all; an error where the preset cannot do without.
+fn public_url(map: &Map<'_>, preset: &Preset, known: &Known<'_>) -> Option<Box<str>> {
+    let own =
+        map.get("public_url").map(|field| field.parse("a URL like `https://hooks.example.com`", values::public_url));
+    let is_missing = own.is_none() && known.public_url.is_none();
+    if is_missing && preset.checks().any(Check::needs_url) {
+        map.missing(
+            "public_url",
+            format!(
+                "`{}` signs the URL that it sends to, and nothing says what that is; write \
+                 `public_url: https://HOST` here or under `ingress`",
+                preset.name
+            ),
+        );
+    }
+    own.unwrap_or_else(|| known.public_url.clone())
+}
+
 fn tolerance(map: &Map<'_>, preset: &Preset) -> Tolerance {
     let Some(field) = map.get("tolerance") else { return Tolerance::Preset };
     if tolerance_of(&preset.verify).is_none() && !matches!(preset.verify, Check::Nothing) {
@@ -308,8 +330,8 @@ fn tolerance(map: &Map<'_>, preset: &Preset) -> Tolerance {
 /// The longest tolerance that a check has of its own.
 fn tolerance_of(check: &Check) -> Option<Duration> {
     match check {
-        Check::Hmac(hmac) => hmac.timestamp.as_ref().map(|timestamp| timestamp.tolerance),
-        Check::Token(_) | Check::Nothing => None,
+        Check::Signed(signed) => signed.timestamp.as_ref().map(|timestamp| timestamp.tolerance),
+        Check::Token(_) | Check::Basic(_) | Check::Nothing => None,
         Check::Any(checks) | Check::All(checks) => checks.iter().filter_map(tolerance_of).max(),
     }
 }
@@ -350,7 +372,7 @@ fn dedupe(map: &Map<'_>, preset: &Preset, tolerance: Tolerance) -> DedupeSetting
     });
     let words = [("requeue", OnDead::Requeue), ("drop", OnDead::Drop)];
     DedupeSettings {
-        key: map.get("key").and_then(|field| values::key_rule(&field)).unwrap_or(default.key),
+        key: map.get("key").and_then(|field| values::proved_key_rule(&field, &preset.verify)).unwrap_or(default.key),
         window: window.unwrap_or(default.window),
         on_dead: map.word("on_dead", &words).unwrap_or(default.on_dead),
     }

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
 use crate::base::{ByteSize, Rate, parse_duration};
 use crate::config::problems::suggest;
 use crate::config::reader::{Field, Map};
-use crate::provider::{FirstOf, KeyRule, Place, Respond};
+use crate::provider::{Check, FirstOf, KeyRule, Place, Respond};
 
 impl Map<'_> {
     /// The duration at `key`, longer than nothing.
@@ -205,6 +206,36 @@ pub fn respond(map: &Map<'_>, default: Respond) -> Respond {
     }
 }
 
+/// A public URL: `scheme://host[:port][/prefix]`, whose `/` at the end, if there is one, is taken off: a path, which begins
+/// with one, goes behind it. It is otherwise left as it is written, since a provider signs what it was given.
+pub fn public_url(text: &str) -> Result<Box<str>, String> {
+    let form = "write `scheme://host[:port][/prefix]`, like `https://hooks.example.com`";
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let Some(rest) = rest else { return Err(format!("`{text}` does not begin with `https://` or `http://`; {form}")) };
+    if text.contains(['?', '#', '@']) {
+        return Err(format!("`{text}` has a query, a fragment or a user in it; {form}"));
+    }
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let port_is_one = match Authority::from_str(host) {
+        Ok(authority) => {
+            let port = host.strip_prefix(authority.host()).unwrap_or_default();
+            !authority.host().is_empty() && (port.is_empty() || authority.port_u16().is_some())
+        }
+        Err(_) => false,
+    };
+    if !port_is_one {
+        return Err(format!("`{host}` is not a host, or a host and a port; {form}"));
+    }
+    let path = path.strip_suffix('/').unwrap_or(path);
+    if path.ends_with('/') || path.contains("//") {
+        return Err(format!("`{text}` has two slashes in a row; {form}"));
+    }
+    if !path.is_empty() {
+        url_path(path)?;
+    }
+    Ok(text.strip_suffix('/').unwrap_or(text).into())
+}
+
 /// A path of a URL: what goes on the wire, so no spaces, no query.
 pub fn url_path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
@@ -218,20 +249,47 @@ pub fn url_path(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A place: `header:X` or `json:/a/b`.
+/// A place: `header:X`, `json:/a/b`, `query:x`, `form:x` or `param:x`.
 pub fn place(text: &str) -> Result<Place, String> {
-    let text = text.trim();
-    if let Some(name) = text.strip_prefix("header:") {
-        return parse_header_name(name).map(Place::Header);
+    match any_place(text)? {
+        Place::Json(pointer) if pointer.split('/').any(|step| step == "*") => Err(format!(
+            "`*` in `{pointer}` is every item of an array, which can stand for a token or be redacted, and is no one \
+             value; write the number of the item"
+        )),
+        place => Ok(place),
     }
-    let Some(pointer) = text.strip_prefix("json:") else {
-        return Err(format!("`{text}` is not a place; write `header:NAME` or `json:/path/to/it`"));
+}
+
+/// A place that may be several: a `*` in a JSON pointer is every item of an array.
+pub fn any_place(text: &str) -> Result<Place, String> {
+    let text = text.trim();
+    let Some((kind, name)) = text.split_once(':') else { return Err(no_place(text)) };
+    let named = |place: fn(String) -> Place| match name {
+        "" => Err(format!("`{text}` names nothing; write a name behind the colon")),
+        name => Ok(place(name.to_owned())),
     };
-    let escapes_end = pointer.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
-    if pointer.starts_with('/') && escapes_end {
-        Ok(Place::Json(pointer.to_owned()))
+    match kind {
+        "header" => parse_header_name(name).map(Place::Header),
+        "query" => named(Place::Query),
+        "form" => named(Place::Form),
+        "param" => named(Place::Param),
+        "json" => pointer(name).map(Place::Json),
+        _ => Err(no_place(text)),
+    }
+}
+
+fn no_place(text: &str) -> String {
+    format!(
+        "`{text}` is not a place; write `header:NAME`, `json:/path/to/it`, `query:NAME`, `form:NAME` or `param:NAME`"
+    )
+}
+
+fn pointer(text: &str) -> Result<String, String> {
+    let escapes_end = text.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
+    if text.starts_with('/') && escapes_end {
+        Ok(text.to_owned())
     } else {
-        Err(format!("`{pointer}` is not a JSON pointer; begin with `/`, and write `~0` for `~`, `~1` for `/` in a key"))
+        Err(format!("`{text}` is not a JSON pointer; begin with `/`, and write `~0` for `~`, `~1` for `/` in a key"))
     }
 }
 
@@ -244,21 +302,85 @@ fn first_of_text(text: &str) -> Result<FirstOf, String> {
     text.split('|').map(place).collect::<Result<_, _>>().map(FirstOf)
 }
 
-/// What makes two requests one event: places, `signed` or `off`.
+/// What makes two requests one event: places, `signed`, `body` or `off`.
 pub fn key_rule(field: &Field<'_>) -> Option<KeyRule> {
     if field.is_off() {
         return Some(KeyRule::Off);
     }
     if !field.is_list() {
-        return field.parse("a place, `signed` or `off`", |text| match text {
+        return field.parse("a place, `signed`, `body` or `off`", |text| match text {
             "signed" => Ok(KeyRule::Signed),
+            "body" => Ok(KeyRule::Body),
             _ => first_of_text(text).map(|first| KeyRule::Parts(vec![first])),
         });
     }
     let parts: Vec<FirstOf> = field.list("`[json:/id, json:/time]`").iter().filter_map(first_of).collect();
     if parts.is_empty() {
-        field.error("an empty list makes no key; write places, `signed` or `off`");
+        field.error("an empty list makes no key; write places, `signed`, `body` or `off`");
         return None;
     }
     Some(KeyRule::Parts(parts))
+}
+
+/// As [`key_rule`], where `check` is what must hold.
+pub fn proved_key_rule(field: &Field<'_>, check: &Check) -> Option<KeyRule> {
+    let rule = key_rule(field)?;
+    if rule == KeyRule::Body && !check.proves_body() {
+        field.error("a check does not sign the `{body}`, so anybody could make a key; write `signed`, or a place");
+        return None;
+    }
+    Some(rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_url_is_scheme_host_port_and_prefix() {
+        for (text, expected) in [
+            ("https://hooks.example.com", "https://hooks.example.com"),
+            ("https://hooks.example.com/", "https://hooks.example.com"),
+            ("http://Hooks.Example.com:8080", "http://Hooks.Example.com:8080"),
+            ("https://hooks.example.com:443/a/b/", "https://hooks.example.com:443/a/b"),
+            ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
+            ("http://192.0.2.1", "http://192.0.2.1"),
+        ] {
+            assert_eq!(public_url(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "hooks.example.com",
+            "ftp://hooks.example.com",
+            "HTTPS://hooks.example.com",
+            "https://",
+            "https:///a",
+            "https://:443",
+            "https://host:",
+            "https://host:x",
+            "https://host:70000",
+            "https://me@host",
+            "https://host?x=1",
+            "https://host/a?x",
+            "https://host/#a",
+            "https://host//",
+            "https://host//a",
+            "https://host/a b",
+            "https://ho st",
+        ] {
+            assert!(public_url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_a_kind_and_a_name() {
+        for text in ["header:x-id", "json:/a/b", "query:a b", "form:x", "param:tenant"] {
+            assert_eq!(place(text).unwrap().to_string(), text);
+        }
+        assert_eq!(any_place("json:/a/*/b").unwrap().to_string(), "json:/a/*/b");
+        for text in ["", "x", "header:", "header:a b", "json:a", "json:", "query:", "form:", "param:", "body:x"] {
+            assert!(place(text).is_err() && any_place(text).is_err(), "{text}");
+        }
+        assert!(place("json:/a/*/b").unwrap_err().contains("every item"));
+    }
 }

@@ -8,7 +8,12 @@ use crate::config::schema::{Document, defaults, json_schema};
 
 /// What cannot stand beside a key.
 const INSTEAD_OF: &[(&str, &[&str])] = &[
+    ("providers.*.verify.ed25519", &["hmac"]),
     ("providers.*.verify.token", &["hmac"]),
+    ("providers.*.verify.basic", &["hmac"]),
+    ("providers.*.verify.hmac.signature.from", &["header"]),
+    ("providers.*.verify.ed25519.signature.from", &["header"]),
+    ("providers.*.verify.token.from", &["header"]),
     ("providers.*.verify.any", &["hmac"]),
     ("providers.*.verify.all", &["hmac"]),
     ("sources.*.verify", &["provider", "secret"]),
@@ -16,9 +21,13 @@ const INSTEAD_OF: &[(&str, &[&str])] = &[
     ("ingress.listen.tls", &[]),
 ];
 
-/// Keys that another one needs beside it.
+/// Keys that need another one, they and those below them.
 const NEEDS: &[(&str, &str, &str)] = &[
     ("admin.read_token", "admin.token", "${SECRET}"),
+    ("providers.*.verify.basic.username", "providers.*.secrets", "{ username: { optional: true }, secret: ~ }"),
+    ("providers.*.verify.basic.username", "providers.*.verify.basic.password", "secret"),
+    ("providers.*.verify.hmac.timestamp", "providers.*.verify.hmac.content", "\"{header:X-Time}{body}\""),
+    ("providers.*.verify.ed25519.timestamp", "providers.*.verify.ed25519.content", "\"{header:X-Time}{body}\""),
     ("providers.*.handshakes.method", "providers.*.handshakes.signed", "false"),
     ("providers.*.handshakes.check", "providers.*.handshakes.signed", "false"),
 ];
@@ -112,6 +121,18 @@ fn base() -> Value {
     base
 }
 
+/// With what `key` needs.
+fn base_of(key: &Key) -> Value {
+    let mut base = base();
+    if key.path.starts_with("providers.*.verify.ed25519") {
+        base["sources"]["hooks"]["secret"] = json!("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+    }
+    for (_, needed, value) in NEEDS.iter().filter(|(needing, _, _)| key.path.starts_with(needing)) {
+        put(&mut base, needed, yaml(value));
+    }
+    base
+}
+
 /// What is made of `value`: its settings as text, or the errors.
 fn made(value: &Value, dir: &Path) -> Result<String, Problems> {
     parse_str("forebay.yaml", &value.to_string(), dir, &env).map(|(config, _)| format!("{config:?}"))
@@ -121,12 +142,7 @@ fn made(value: &Value, dir: &Path) -> Result<String, Problems> {
 fn every_key_is_accepted() {
     let dir = files();
     for key in KEYS.iter().filter(|key| !example(key).is_null() || matches!(key.given, Given::Default(_))) {
-        let mut config = base();
-        for (needing, needed, value) in NEEDS {
-            if *needing == key.path {
-                put(&mut config, needed, yaml(value));
-            }
-        }
+        let mut config = base_of(key);
         put(&mut config, key.path, example(key));
         if let Err(problems) = made(&config, dir.path()) {
             panic!("{}: {config:#}\n{problems}", key.path);
@@ -139,9 +155,9 @@ fn the_defaults_that_are_shown_are_those_that_are_taken() {
     let dir = files();
     for key in KEYS {
         let Given::Default(text) = key.given else { continue };
-        let mut without = base();
+        let mut without = base_of(key);
         put(&mut without, key.path, Value::Null);
-        let mut with = base();
+        let mut with = base_of(key);
         put(&mut with, key.path, yaml(text));
         assert_eq!(made(&with, dir.path()).unwrap(), made(&without, dir.path()).unwrap(), "{}: {text}", key.path);
     }

@@ -215,11 +215,11 @@ fn each_mistake_of_a_source_is_said() {
 | rate_limit: { rate: 1/s, per: "header:X" }
 > 35: sources.hooks.rate_limit.per: `header:` is not available in this version yet; write `source` or `client_ip`
 | dedupe: { key: id }
-> 20: sources.hooks.dedupe.key: `id` is not a place; write `header:NAME` or `json:/path/to/it`
+> 20: sources.hooks.dedupe.key: `id` is not a place; write `header:NAME`, `json:/path/to/it`, `query:NAME`, `form:NAME` or `param:NAME`
 | dedupe: { key: "json:id" }
 > 20: sources.hooks.dedupe.key: `id` is not a JSON pointer; begin with `/`, and write `~0` for `~`, `~1` for `/` in a key
 | dedupe: { key: [] }
-> 20: sources.hooks.dedupe.key: an empty list makes no key; write places, `signed` or `off`
+> 20: sources.hooks.dedupe.key: an empty list makes no key; write places, `signed`, `body` or `off`
 | dedupe: { on_dead: retry }
 > 24: sources.hooks.dedupe.on_dead: `retry` is not one of the words here; there are `requeue`, `drop`
 | respond: { status: 302 }
@@ -329,7 +329,7 @@ fn each_mistake_of_a_secret_is_said() {
         r#"
 | secrets: { one: ~, two: ~ }
 | verify: { any: [{ token: { header: A, secret: one } }, { token: { header: B, secret: two } }] }
-> 13: sources.hooks.secret: `acme` has 2 secrets; write them by name, `{ one: …, two: … }`
+> 13: sources.hooks.secret: `acme` needs 2 secrets; write them by name, `{ one: …, two: … }`
 | verify: { hmac: { hash: sha256, key: hex, signature: { header: X-Sig } } }
 > 13: sources.hooks.secret: not hex, as this provider's secrets are; copy it again from the provider, whole
 "#,
@@ -394,9 +394,9 @@ fn each_mistake_of_a_preset_is_said() {
         "verify: { hmac: { hash: sha256, signature: { header: X-Sig, encoding: hex } } }",
         r#"
 |
-> 3: providers.acme.verify: nothing says how it signs; write one of hmac, token, any, all
+> 3: providers.acme.verify: nothing says how it signs; write one of hmac, ed25519, token, basic, any, all
 | verify: {}
-> 13: providers.acme.verify: nothing to check here; write one of hmac, token, any, all
+> 13: providers.acme.verify: nothing to check here; write one of hmac, ed25519, token, basic, any, all
 | verify: { any: [] }
 > 20: providers.acme.verify.any: an empty list checks nothing; write at least one check
 | verify: { hmac: { hash: md5, signature: { header: X } } }
@@ -409,9 +409,9 @@ fn each_mistake_of_a_preset_is_said() {
 > 72: providers.acme.verify.hmac.content: `{field:…}` is a field of the signature's list, and `signature.list` is not set; set it
 > 72: warning: providers.acme.verify.hmac.content: does not sign the `{body}`, so anybody can change it on the way
 | verify: { hmac: { hash: sha256, signature: { header: X }, content: "{bdy}" } }
-> 72: providers.acme.verify.hmac.content: `{bdy}` stands for nothing; there are body, method, path, query, header:NAME and field:NAME
+> 72: providers.acme.verify.hmac.content: `{bdy}` stands for nothing; there are body, method, path, query, url, header:NAME, json:/a/b, query:NAME, form:NAME, param:NAME and field:NAME
 | verify: { hmac: { hash: sha256, signature: { header: X }, timestamp: { from: "header:T" } } }
-> 82: warning: providers.acme.verify.hmac.timestamp.from: `content` does not sign this time, so it proves nothing; add it there or take it out
+> 82: providers.acme.verify.hmac.timestamp.from: `content` does not sign this time, so it proves nothing; add it there or take it out
 | verify: { hmac: { hash: sha256, signature: { header: X, list: { items: "::", key: v } } } }
 > 76: providers.acme.verify.hmac.signature.list.items: "::" is not one ASCII character; write one
 | verify: { hmac: { hash: sha256, signature: { header: X, list: { items: "=", key: v } } } }
@@ -430,7 +430,7 @@ fn each_mistake_of_a_preset_is_said() {
 | methods: [get]
 > 15: providers.acme.methods[0]: `get` is not a method; write it in capitals, like `POST`
 | redact: ["body"]
-> 14: providers.acme.redact[0]: `body` is not a place; write `header:NAME` or `json:/path/to/it`
+> 14: providers.acme.redact[0]: `body` is not a place; write `header:NAME`, `json:/path/to/it`, `query:NAME`, `form:NAME` or `param:NAME`
 | params: {}
 > 5: providers.acme.params: `params` is not available in this version yet; leave it out
 | answer: { within: 3 }

@@ -2,7 +2,8 @@
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::{Check, Hash, KeyDecoding, Place, SignatureEncoding};
+use super::super::{Hash, KeyDecoding, SignatureEncoding};
+use super::{Check, Place};
 use crate::base::Name;
 
 /// One kind of handshake, and its answer.
@@ -31,12 +32,6 @@ impl Handshake {
             ProvenBy::Verify | ProvenBy::Nothing => None,
         }
     }
-
-    /// Whether it uses the secret called `name`; `in_check` says whether a check does.
-    #[must_use]
-    pub fn uses(&self, name: &str, in_check: impl Fn(&Check) -> bool) -> bool {
-        self.check().is_some_and(in_check) || self.compute.iter().any(|(_, hmac)| hmac.secret == name)
-    }
 }
 
 /// What must hold before a handshake is answered.
@@ -45,7 +40,7 @@ pub enum ProvenBy {
     /// The preset's `verify`, as for an event.
     Verify,
     /// A check of its own; a request that fails it is refused like any other that is not genuine.
-    Own(Check),
+    Own(Box<Check>),
     /// Nothing: anybody gets the answer.
     Nothing,
 }

@@ -140,7 +140,7 @@ impl FakeApp {
 
 /// An address that nobody listens on, and that the system gives to nobody else while the process lives:
 /// a bound socket that never listens refuses connections.
-fn reserve() -> SocketAddr {
+pub fn reserve() -> SocketAddr {
     static KEPT: Mutex<Vec<socket2::Socket>> = Mutex::new(Vec::new());
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();

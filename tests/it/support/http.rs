@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -57,6 +58,15 @@ impl Http {
 
     pub async fn send(&self, method: Method, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.try_send(method, url, headers, body).await.expect("an answer")
+    }
+
+    /// The head of an answer, and its body as it comes.
+    pub async fn open(&self, url: &str, headers: &[(&str, &str)]) -> (http::response::Parts, Incoming) {
+        let mut request = Request::builder().uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.0.request(request.body(Full::default()).unwrap()).await.expect("an answer").into_parts()
     }
 
     pub async fn get(&self, url: &str) -> Answer {

@@ -4,7 +4,7 @@ pub mod app;
 pub mod gateway;
 pub mod http;
 
-pub use app::{FakeApp, Seen};
+pub use app::{FakeApp, Seen, reserve};
 pub use gateway::Gateway;
 
 /// GitHub's documented example secret and body, and its signature of them.

@@ -102,7 +102,7 @@ async fn what_is_appended_behind_waits_for_no_flush_and_a_durable_duplicate_of_i
     faults.hold_syncs();
     let kept = fresh(journal.append(asked(1, over(Verdict::Delivered)), Sync::Behind).await.unwrap());
     assert!(journal.event(kept).await.unwrap().is_some());
-    let again = tokio::spawn({
+    let again = tokio::runtime::Handle::current().spawn({
         let journal = journal.clone();
         async move { journal.append(entry(&[1], Some(1), &["app"]), Sync::Durable).await.unwrap() }
     });

@@ -1,0 +1,97 @@
+//! How long a connection may live: a while, unless it carries a tail that its client keeps reading.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A connection ends after this, whatever its client does: slow readers must not shut the operator out.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What a tail gave and the client has not made room for within this time was given to nobody.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// What becomes of one connection. A tail takes it from the extensions of its request.
+#[derive(Clone, Debug)]
+pub(super) struct Pulse(Arc<Mutex<State>>);
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// It carries answers that come to an end, since then.
+    Short(Instant),
+    /// A tail has something for the client, which takes it or not, since then.
+    Given(Instant),
+    /// A tail has nothing for the client, which has taken everything.
+    Taken,
+}
+
+impl Pulse {
+    /// For a connection that has just been accepted.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(State::Short(Instant::now()))))
+    }
+
+    /// The tail is asked for more.
+    pub(super) fn taken(&self) {
+        *self.state() = State::Taken;
+    }
+
+    /// The tail gives something.
+    pub(super) fn given(&self) {
+        *self.state() = State::Given(Instant::now());
+    }
+
+    /// The tail has ended.
+    pub(super) fn ended(&self) {
+        *self.state() = State::Short(Instant::now());
+    }
+
+    /// Waits until the connection has to go.
+    pub(super) async fn stopped(self) {
+        loop {
+            let state = *self.state();
+            let until = match state {
+                State::Short(since) => since + CONNECTION_TIMEOUT,
+                State::Given(since) => since + STALLED,
+                State::Taken => Instant::now() + STALLED,
+            };
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn stops_within(pulse: &Pulse, wait: Duration) -> bool {
+        tokio::time::timeout(wait, pulse.clone().stopped()).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_tail_that_is_read_outlives_the_others() {
+        let (just_before, just_after) = (Duration::from_millis(299_999), Duration::from_millis(2));
+        let pulse = Pulse::new();
+        assert!(!stops_within(&pulse, just_before).await);
+        assert!(stops_within(&pulse, just_after).await, "an ordinary connection");
+
+        let pulse = Pulse::new();
+        for _ in 0..100 {
+            pulse.given();
+            assert!(!stops_within(&pulse, STALLED - Duration::from_millis(1)).await);
+            pulse.taken();
+        }
+        assert!(!stops_within(&pulse, Duration::from_secs(3600)).await, "a quiet tail");
+        pulse.given();
+        assert!(stops_within(&pulse, STALLED + Duration::from_millis(1)).await, "a reader that has stopped");
+        pulse.ended();
+        assert!(!stops_within(&pulse, just_before).await, "an ordinary connection again");
+    }
+}
