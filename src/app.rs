@@ -172,6 +172,9 @@ impl Gateway {
             metrics: renderer(&metrics, &journal, &targets),
             redactions: redactions(&sources),
             sources: config.sources.iter().map(admin::Source::from).collect(),
+            targets: admin::Targets::new(
+                config.destinations.iter().filter_map(|one| targets.get(&one.name).cloned()).collect(),
+            ),
             tails: admin::TailPlaces::default(),
             draining: Arc::clone(&draining),
         };

@@ -4,6 +4,7 @@
 //! `access::MayOperate` in its handler's signature, so a handler without one of them is open on purpose.
 
 mod access;
+mod destinations;
 mod events;
 mod filter;
 mod health;
@@ -38,10 +39,13 @@ use crate::journal::Journal;
 use crate::provider::Place;
 
 pub use access::Access;
+pub use destinations::Targets;
 pub use serve::Server;
 pub use settings::Settings;
 pub use tail::Places as TailPlaces;
-pub use view::{Attempt, Delivery, Event, Explained, Item, Items, Replayed, Source, Sources};
+pub use view::{
+    Attempt, Delivery, Destination, Destinations, Event, Explained, Item, Items, Replayed, Source, Sources,
+};
 
 use problem::Problem;
 
@@ -76,6 +80,8 @@ pub struct State<J> {
     pub redactions: Redactions,
     /// The sources, as they are shown, in the config's order.
     pub sources: Vec<Source>,
+    /// The destinations.
+    pub targets: Targets,
     /// Places for those who follow what happens.
     pub tails: TailPlaces,
     /// Set when the program shuts down: `/readyz` says so, so that no more traffic is sent here.
@@ -93,6 +99,9 @@ pub fn router<J: Journal>(state: Arc<State<J>>) -> Router {
         .route("/api/v1/events/{id}/body", get(events::body))
         .route("/api/v1/events/{id}/replay", post(replay::one))
         .route("/api/v1/dead-letters", get(events::dead_letters))
+        .route("/api/v1/destinations", get(destinations::list))
+        .route("/api/v1/destinations/{name}/pause", post(destinations::pause))
+        .route("/api/v1/destinations/{name}/resume", post(destinations::resume))
         .route("/api/v1/sources", get(sources::list))
         .route("/api/v1/tail", get(tail::tail))
         .fallback(async || Problem::NotFound("there is nothing here"))

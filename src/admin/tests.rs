@@ -76,6 +76,7 @@ impl Bench {
             metrics: Arc::new(|| "# EOF\n".to_owned()),
             redactions: Arc::new(redactions),
             sources: Vec::new(),
+            targets: Targets::new(Vec::new()),
             tails: TailPlaces::default(),
             draining: Arc::default(),
         };

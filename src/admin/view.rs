@@ -6,7 +6,7 @@ use crate::base::UnixMillis;
 use crate::event;
 use crate::index::{AttemptRow, DeliveryRow, Detail, Item as Row, Page};
 use crate::journal::{JournalError, Kept};
-use crate::source::SourceSettings;
+use crate::source::{Mode, SourceSettings};
 
 /// One event; `A` is a delivery's attempts: their number in a list, the attempts themselves in one event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ pub struct Source {
     pub path: String,
     /// The preset that verifies it.
     pub provider: String,
-    /// How it answers: `store`.
+    /// Who answers: `store` or `proxy`.
     pub mode: String,
     /// Where its events go, in route order; none where they are only kept.
     pub destinations: Vec<String>,
@@ -130,6 +130,32 @@ pub struct Source {
 pub struct Sources {
     /// In the config's order.
     pub items: Vec<Source>,
+}
+
+/// One destination.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Destination {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Whether somebody has paused it.
+    pub paused: bool,
+    /// `closed`, `open` or `probing`.
+    pub breaker: String,
+    /// Deliveries that wait for an attempt.
+    pub pending: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Since when the delivery that has waited longest waits: its event's receipt, or its replay.
+    pub oldest_pending: Option<String>,
+}
+
+/// All destinations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Destinations {
+    /// In the config's order.
+    pub items: Vec<Destination>,
 }
 
 /// What a replay came to.
@@ -161,13 +187,16 @@ pub(super) fn event(detail: &Detail, record: Result<&Kept, &JournalError>, heade
 
 impl From<&SourceSettings> for Source {
     fn from(settings: &SourceSettings) -> Self {
-        let SourceSettings { name, host, path, preset, routes, .. } = settings;
+        let SourceSettings { name, host, path, preset, mode, routes, .. } = settings;
         Self {
             name: name.to_string(),
             host: host.clone(),
             path: path.clone(),
             provider: preset.name.to_string(),
-            mode: "store".to_owned(),
+            mode: match mode {
+                Mode::Store => "store".to_owned(),
+                Mode::Proxy => "proxy".to_owned(),
+            },
             destinations: routes.iter().map(|route| route.destination.to_string()).collect(),
         }
     }

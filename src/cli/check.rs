@@ -10,13 +10,16 @@ use serde_json::json;
 
 use crate::config::{self, Problem, Problems, Severity};
 
-use super::environment;
+use super::{doctor, environment};
 
 /// Checks a config and its presets, and says everything that is wrong.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The config.
     file: Option<PathBuf>,
+    /// Connect to every destination, too
+    #[arg(long)]
+    connect: bool,
     /// Print JSON for a program.
     #[arg(long)]
     json: bool,
@@ -25,29 +28,44 @@ pub struct Args {
 /// The exit code for a config that cannot be used.
 const BAD_CONFIG: u8 = 2;
 
-/// Checks the config: 0 where it can be used, 2 where it cannot.
+/// Checks the config: 0 where it can be used, 2 where it cannot; 1 where a destination was to be connected to and cannot be.
 ///
 /// # Errors
 /// The standard output cannot be written.
 pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let file = args.file.as_deref().unwrap_or(config);
-    let problems = match config::load(file, &environment) {
-        Ok((_, warnings)) => warnings,
-        Err(Problems(problems)) => problems,
+    let (problems, destinations) = match config::load(file, &environment) {
+        Ok((config, warnings)) => (warnings, config.destinations),
+        Err(Problems(problems)) => (problems, Vec::new()),
     };
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     let warnings = problems.len() - errors;
+    let reached = match args.connect {
+        true => super::block_on(async { Ok(doctor::destinations(&destinations).await.0) })?,
+        false => Vec::new(),
+    };
     if args.json {
         let list: Vec<_> = problems.iter().map(as_json).collect();
-        let report = json!({ "usable": errors == 0, "errors": errors, "warnings": warnings, "problems": list });
+        let mut report = json!({ "usable": errors == 0, "errors": errors, "warnings": warnings, "problems": list });
+        if let Some(report) = report.as_object_mut().filter(|_| args.connect) {
+            report.insert("connections".to_owned(), reached.iter().map(doctor::json).collect());
+        }
         writeln!(std::io::stdout(), "{report:#}")?;
     } else {
         print(&problems)?;
         let found = format!("{}, {}", counted(errors, "error"), counted(warnings, "warning"));
         writeln!(std::io::stdout(), "{}: {found}", file.display())?;
+        if !reached.is_empty() {
+            doctor::print(&reached, false)?;
+        }
     }
     super::hint_at_init(file);
-    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIG) })
+    let unreachable = reached.iter().any(|check| check.verdict == doctor::Verdict::Fail);
+    Ok(match errors {
+        0 if unreachable => ExitCode::FAILURE,
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(BAD_CONFIG),
+    })
 }
 
 /// Prints problems to the standard output: drawn for a terminal, a line each for a program.
@@ -93,11 +111,11 @@ mod tests {
         for (text, code) in [("shutdown_grace: 5s\n", ExitCode::SUCCESS), ("shutdown_grace: 5\n", ExitCode::from(2))] {
             fs::write(&file, text).unwrap();
             for json in [false, true] {
-                assert_eq!(run(&Args { file: None, json }, &file).unwrap(), code, "{text}");
+                assert_eq!(run(&Args { file: None, connect: false, json }, &file).unwrap(), code, "{text}");
             }
         }
         let file = dir.path().join("missing.yaml");
-        assert_eq!(run(&Args { file: None, json: false }, &file).unwrap(), ExitCode::from(2));
+        assert_eq!(run(&Args { file: None, connect: false, json: false }, &file).unwrap(), ExitCode::from(2));
     }
 
     #[test]

@@ -170,7 +170,7 @@ async fn replay(client: &AdminClient, args: &ReplayArgs) -> anyhow::Result<Strin
 }
 
 /// The answer as it came, for a program.
-fn json_text(reply: &Reply) -> anyhow::Result<String> {
+pub(super) fn json_text(reply: &Reply) -> anyhow::Result<String> {
     let _: serde::de::IgnoredAny = reply.parse()?;
     Ok(render::json(&String::from_utf8_lossy(&reply.body)))
 }
@@ -182,7 +182,7 @@ fn note_lag(reply: &Reply) {
 }
 
 /// Prints what was asked for. 2 is for what was asked wrongly, 1 for what could not be done.
-fn finish(asked: anyhow::Result<String>) -> anyhow::Result<ExitCode> {
+pub(super) fn finish(asked: anyhow::Result<String>) -> anyhow::Result<ExitCode> {
     match asked {
         Ok(text) => {
             let mut out = io::stdout().lock();

@@ -34,7 +34,7 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 pub struct Args {
     /// The source, by its name in the gateway's config
     source: String,
-    /// Where the application takes its webhooks, e.g. `http://localhost:3000/hooks/github`
+    /// Where the application takes its webhooks, e.g. `http://localhost:3000/hooks`
     #[arg(long, value_name = "URL", value_parser = forward::url)]
     forward_to: Uri,
     /// Begin with the events received at this time or later, `2026-01-31T12:00:00Z` or `1h` ago, instead of with the next one

@@ -2,6 +2,8 @@
 
 pub mod check;
 pub mod client;
+pub mod destinations;
+pub mod doctor;
 pub mod events;
 pub mod init;
 pub mod listen;
@@ -43,6 +45,8 @@ enum Command {
     Serve(serve::Args),
     /// Check a config and say everything that is wrong with it
     Check(check::Args),
+    /// Check whether this machine can run it: config, disk, clock, limits, addresses
+    Doctor(doctor::Args),
     /// Print what a config may say: JSON Schema, or every key with its default
     Schema(schema::Args),
     /// Write a first config to start from
@@ -55,6 +59,8 @@ enum Command {
     Listen(listen::Args),
     /// List, show and replay what a running gateway has kept
     Events(events::Args),
+    /// List the destinations of a running gateway, pause them and let them go on
+    Destinations(destinations::Args),
     /// List what could not be delivered
     #[command(name = "dead-letters")]
     DeadLetters(events::DeadLettersArgs),
@@ -91,6 +97,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Check(args) => check::run(&args, path),
+        Command::Doctor(args) => match config::load(path, &environment) {
+            Ok((config, warnings)) => block_on(doctor::run(args, path, config, &warnings)),
+            Err(problems) => {
+                let code = refused(path, &problems);
+                hint_at_init(path);
+                code
+            }
+        },
         Command::Schema(args) => schema::run(&args),
         Command::Init(args) => init::run(&args, path),
         Command::Providers(args) => match if_there(path, |path| config::presets::own(path, &environment)) {
@@ -113,6 +127,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         },
         Command::Events(args) => match admin_settings(path) {
             Ok(settings) => block_on(events::run(args, settings.as_ref())),
+            Err(problems) => refused(path, &problems),
+        },
+        Command::Destinations(args) => match admin_settings(path) {
+            Ok(settings) => block_on(destinations::run(args, settings.as_ref())),
             Err(problems) => refused(path, &problems),
         },
         Command::DeadLetters(args) => match admin_settings(path) {

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tower::timeout::Timeout;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, ServiceExt};
 
 use super::{Destination, RetryAfter};
 use crate::base::Chain;
@@ -54,6 +54,9 @@ pub enum Keep {
 }
 
 type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
+
+/// An open connection that nothing was sent over yet.
+pub type Connection = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
 /// Why a client could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -121,26 +124,12 @@ impl Client {
     /// # Errors
     /// [`ClientError`] if there is no TLS to be had.
     pub fn new(destination: &Destination) -> Result<Self, ClientError> {
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_keepalive(Some(IDLE));
-        let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
-            .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(connector);
-        let connector = Connector::new(Timeout::new(connector, destination.connect_timeout)); // TLS included
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(destination.concurrency)
             .http1_max_buf_size(HEAD_MAX)
-            .build(connector);
+            .build(connector(destination)?);
         Ok(Self { pool, timeout: destination.timeout, keep: Keep::Start })
     }
 
@@ -149,6 +138,35 @@ impl Client {
     pub fn keeping(&self, keep: Keep) -> Self {
         Self { keep, ..self.clone() }
     }
+}
+
+/// How every connection to `destination` is made.
+fn connector(destination: &Destination) -> Result<Connector, ClientError> {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(IDLE));
+    let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
+        .with_no_client_auth();
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(connector);
+    Ok(Connector::new(Timeout::new(connector, destination.connect_timeout))) // TLS included
+}
+
+/// Connects to `destination` as an attempt would, TLS included, and sends nothing.
+///
+/// # Errors
+/// Why no connection came about within `connect_timeout`.
+pub async fn connect(destination: &Destination) -> Result<Connection, Failure> {
+    let failed = |detail: String| Failure { kind: FailureKind::Connect, detail };
+    let connector = connector(destination).map_err(|error| failed(error.to_string()))?;
+    let made = connector.oneshot(destination.url.clone()).await;
+    made.map(TokioIo::new).map_err(|error| failed(Chain(&*error).to_string()))
 }
 
 /// One attempt a call. It is over when the answer is read, or the destination's time-out has passed.

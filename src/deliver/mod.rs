@@ -10,7 +10,7 @@ mod target;
 
 pub use attempt::{Made, attempt};
 pub use breaker::{Breaker, Gate};
-pub use client::{Client, ClientError, Failure, FailureKind, Keep, Reply, Whole};
+pub use client::{Client, ClientError, Connection, Failure, FailureKind, Keep, Reply, Whole, connect};
 pub use request::{Outbound, TargetError, carry_over, check_path, relayed, request, target};
 pub use retry::{RetryAfter, Tried, judge};
 pub use settings::{BreakerPolicy, Destination, HeaderEdits, Jitter, RetryPolicy};

@@ -195,12 +195,13 @@ impl Target {
         self.show(&mut turns);
     }
 
+    /// Where its breaker stands.
+    pub fn breaker(&self) -> BreakerState {
+        self.turns().breaker_state()
+    }
+
     fn show(&self, turns: &mut Turns) {
-        self.metrics.set_breaker(match turns.breaker.gate(Instant::now()) {
-            Gate::Open { .. } => BreakerState::Closed,
-            Gate::Probing => BreakerState::Probing,
-            Gate::Shut { .. } => BreakerState::Open,
-        });
+        self.metrics.set_breaker(turns.breaker_state());
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
@@ -228,6 +229,14 @@ impl Turns {
             Gate::Open { .. } => May::Wait(Wait::Full),
             Gate::Probing => May::Wait(Wait::Probing),
             Gate::Shut { until } => May::Shut(until),
+        }
+    }
+
+    fn breaker_state(&mut self) -> BreakerState {
+        match self.breaker.gate(Instant::now()) {
+            Gate::Open { .. } => BreakerState::Closed,
+            Gate::Probing => BreakerState::Probing,
+            Gate::Shut { .. } => BreakerState::Open,
         }
     }
 

@@ -170,6 +170,18 @@ pub enum BreakerState {
     Probing,
 }
 
+impl BreakerState {
+    /// The word in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::Probing => "probing",
+        }
+    }
+}
+
 impl DestinationMetrics {
     /// An attempt ended after `took`.
     pub fn attempted(&self, outcome: DeliveryOutcome, took: Duration) {

@@ -10,6 +10,8 @@
 mod cli;
 mod crash;
 mod delivery;
+mod destinations;
+mod doctor;
 mod edge;
 mod full;
 mod handshakes;

@@ -169,6 +169,7 @@ impl Gateway {
             metrics: Arc::new(String::new),
             redactions: Arc::new(|_, _| None),
             sources: Vec::new(),
+            targets: admin::Targets::new(Vec::new()),
             tails: admin::TailPlaces::default(),
             draining: Arc::default(),
         };

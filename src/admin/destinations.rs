@@ -1,0 +1,128 @@
+//! The destinations: how they stand, and whether they are delivered to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State as Of};
+use axum::response::{IntoResponse, Response};
+
+use super::State;
+use super::access::{MayOperate, MayRead, Who};
+use super::events::{Parameters, no_parameters};
+use super::problem::Problem;
+use super::view::{Destination, Destinations};
+use crate::base::Name;
+use crate::deliver::Target;
+use crate::journal::{Journal, LaneStats, Pause, Position};
+
+/// For a look at the oldest delivery of a destination; the journal knows it, and need not search.
+const OLDEST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Every destination of the config, in its order.
+pub struct Targets {
+    targets: Vec<Arc<Target>>,
+    /// One pause or resume at a time, so that what a destination does is what the journal says last.
+    one: tokio::sync::Mutex<()>,
+}
+
+impl Targets {
+    /// These destinations.
+    #[must_use]
+    pub fn new(targets: Vec<Arc<Target>>) -> Self {
+        Self { targets, one: tokio::sync::Mutex::new(()) }
+    }
+}
+
+type Called = Result<Path<String>, PathRejection>;
+
+/// All of them.
+pub(super) async fn list<J: Journal>(
+    _: MayRead,
+    Of(state): Of<Arc<State<J>>>,
+    parameters: Parameters,
+) -> Result<Response, Problem> {
+    no_parameters(parameters)?;
+    let lanes = lanes(&state.journal);
+    let mut items = Vec::new();
+    for target in &state.targets.targets {
+        items.push(shown(&state.journal, target, &lanes).await);
+    }
+    Ok(Json(Destinations { items }).into_response())
+}
+
+/// Leaves a destination alone, until it is resumed; what comes for it meanwhile is kept.
+pub(super) async fn pause<J: Journal>(
+    MayOperate(who): MayOperate,
+    Of(state): Of<Arc<State<J>>>,
+    name: Called,
+) -> Result<Response, Problem> {
+    set(&state, who, name, Pause::Paused).await
+}
+
+/// Lets a destination go on.
+pub(super) async fn resume<J: Journal>(
+    MayOperate(who): MayOperate,
+    Of(state): Of<Arc<State<J>>>,
+    name: Called,
+) -> Result<Response, Problem> {
+    set(&state, who, name, Pause::Resumed).await
+}
+
+/// 200 once it is durable. What is so already is said again.
+async fn set<J: Journal>(state: &State<J>, who: Who, name: Called, pause: Pause) -> Result<Response, Problem> {
+    let target = called(&state.targets.targets, name)?;
+    let name = &target.destination.name;
+    {
+        let _one = state.targets.one.lock().await;
+        if target.pause() != pause {
+            state.journal.pause(name, pause).await?;
+            target.set_pause(pause);
+        }
+    }
+    let what = match pause {
+        Pause::Paused => "pause",
+        Pause::Resumed => "resume",
+    };
+    tracing::info!(target: "audit", who = who.as_str(), what, destination = %name, "operation");
+    Ok(Json(shown(&state.journal, target, &lanes(&state.journal)).await).into_response())
+}
+
+fn called(targets: &[Arc<Target>], name: Called) -> Result<&Arc<Target>, Problem> {
+    let name = name.ok().map(|Path(name)| name);
+    let found = targets.iter().find(|target| name.as_deref() == Some(target.destination.name.as_str()));
+    found.ok_or(Problem::NotFound("there is no such destination; GET /api/v1/destinations lists them"))
+}
+
+fn lanes<J: Journal>(journal: &J) -> HashMap<Name, LaneStats> {
+    journal.stats().lanes.into_iter().map(|lane| (lane.destination.clone(), lane)).collect()
+}
+
+async fn shown<J: Journal>(journal: &J, target: &Target, lanes: &HashMap<Name, LaneStats>) -> Destination {
+    let name = &target.destination.name;
+    let (pending, dead) = lanes.get(name).map_or((0, 0), |lane| (lane.pending, lane.dead));
+    Destination {
+        name: name.to_string(),
+        url: target.destination.url.to_string(), // `config` lets no user or password stand in it
+        paused: target.pause() == Pause::Paused,
+        breaker: target.breaker().as_str().to_owned(),
+        pending,
+        dead,
+        oldest_pending: if pending == 0 { None } else { oldest(journal, name).await },
+    }
+}
+
+/// Since when the delivery that has waited longest waits.
+async fn oldest<J: Journal>(journal: &J, destination: &Name) -> Option<String> {
+    let lanes = Arc::clone(&journal.lanes().borrow());
+    let mut oldest = None;
+    for lane in lanes.iter().filter(|lane| lane.destination == *destination) {
+        // A lane that has nothing waits, and has nothing to say.
+        let first = tokio::time::timeout(OLDEST_TIMEOUT, journal.pending(lane, Position::START, 1)).await;
+        let since = first.ok().and_then(Result::ok).and_then(|batch| batch.deliveries.first().map(|first| first.since));
+        oldest = [oldest, since].into_iter().flatten().min();
+    }
+    oldest.map(|since| since.to_string())
+}

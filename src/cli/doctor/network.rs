@@ -1,0 +1,141 @@
+//! The addresses to listen on, and the way to the destinations.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use http::Uri;
+use hyper_util::client::legacy::connect::Connection as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::Check;
+use super::disk::Holder;
+use crate::base::{UnixMillis, format_duration};
+use crate::config::Config;
+use crate::deliver::{self, Destination};
+
+/// How long the running gateway, or a destination that is connected, may take to tell the time.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The head of an answer that is looked at, at most.
+const HEAD_BYTES: u64 = 16 << 10;
+
+/// Checks the addresses to listen on. Gives the running gateway's time, if one answers.
+pub(super) async fn addresses(config: &Config, holder: Option<Holder>, checks: &mut Vec<Check>) -> Option<UnixMillis> {
+    let admin = config.admin.listen;
+    let (mut gateway, mut time) = (holder.is_some(), None);
+    if admin.port() != 0
+        && let Some(said) = ask_health(admin).await
+    {
+        gateway |= said.contains("{\"status\":\"ok\"}");
+        time = date(&said);
+    }
+    for listen in &config.ingress.listen {
+        checks.push(address("ingress.listen", listen.address, gateway));
+    }
+    checks.push(address("admin.listen", admin, gateway));
+    time.filter(|_| gateway)
+}
+
+fn address(what: &str, address: SocketAddr, gateway: bool) -> Check {
+    let what = format!("{what} {address}");
+    match TcpListener::bind(address) {
+        Ok(_) if address.port() == 0 => Check::ok(what, "any free port"),
+        Ok(_) => Check::ok(what, "free"),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && gateway => {
+            Check::ok(what, "in use, and a gateway is running: it is taken for its own")
+        }
+        Err(error) => {
+            let cure = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another program has it (`ss -ltnp` names it): stop it, or choose another port"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher port"
+                }
+                io::ErrorKind::AddrNotAvailable => "no interface has this address: use 0.0.0.0 or [::] for all of them",
+                _ => "choose another address",
+            };
+            Check::fail(what, error.to_string(), cure)
+        }
+    }
+}
+
+/// Connects to every destination at once, as an attempt would. Gives the times they tell, too.
+pub(crate) async fn destinations(destinations: &[Destination]) -> (Vec<Check>, Vec<(String, UnixMillis)>) {
+    let (checks, times): (Vec<_>, Vec<_>) = join_all(destinations.iter().map(reach)).await.into_iter().unzip();
+    (checks, times.into_iter().flatten().collect())
+}
+
+async fn reach(destination: &Destination) -> (Check, Option<(String, UnixMillis)>) {
+    let what = format!("destinations.{}", destination.name);
+    let host = destination.url.authority().map_or("", |authority| authority.as_str());
+    let started = Instant::now();
+    match deliver::connect(destination).await {
+        Ok(connection) => {
+            let over = if destination.url.scheme_str() == Some("https") { "TLS included" } else { "without TLS" };
+            let detail = format!("{host}: connected in {:.1?}, {over}", started.elapsed());
+            let is_http2 = connection.inner().connected().is_negotiated_h2();
+            let time = if is_http2 { None } else { tell_time(connection, &destination.url).await };
+            (Check::ok(what, detail), time.map(|time| (destination.name.to_string(), time)))
+        }
+        Err(failure) => {
+            let within = format_duration(destination.connect_timeout);
+            let cure =
+                "start the application, or mend destinations.….url; what comes meanwhile is kept and delivered later";
+            (Check::fail(what, format!("{host}: {failure} (connect_timeout {within})"), cure), None)
+        }
+    }
+}
+
+/// What a server says its time is: `OPTIONS *` asks for nothing, and an answer to it has a `Date` (RFC 9110, sections 9.3.7
+/// and 6.6.1).
+async fn tell_time(connection: impl AsyncRead + AsyncWrite + Unpin, url: &Uri) -> Option<UnixMillis> {
+    date(
+        &exchange(connection, &format!("OPTIONS * HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.host()?))
+            .await?,
+    )
+}
+
+async fn ask_health(address: SocketAddr) -> Option<String> {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        let local: std::net::IpAddr =
+            if address.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(local);
+    }
+    let connection = tokio::time::timeout(ANSWER_WITHIN, TcpStream::connect(address)).await.ok()?.ok()?;
+    exchange(connection, &format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await
+}
+
+async fn exchange(mut connection: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Option<String> {
+    let mut said = Vec::new();
+    let whole = async {
+        connection.write_all(request.as_bytes()).await?;
+        connection.take(HEAD_BYTES).read_to_end(&mut said).await
+    };
+    let _ = tokio::time::timeout(ANSWER_WITHIN, whole).await; // whatever came of it by then
+    String::from_utf8(said).ok().filter(|said| !said.is_empty())
+}
+
+/// The `Date` of an answer (RFC 9110, section 5.6.7).
+fn date(answer: &str) -> Option<UnixMillis> {
+    let mut lines = answer.lines().take_while(|line| !line.is_empty());
+    let text = lines.find_map(|line| line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("date")))?.1;
+    let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
+    Some(UnixMillis(time.as_millisecond()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_of_an_answer_is_read() {
+        let answer = "HTTP/1.1 404 Not Found\r\nx: y\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\ndate: no";
+        assert_eq!(date(answer), Some(UnixMillis(784_111_777_000)));
+        assert_eq!(date("HTTP/1.1 200 OK\r\n\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT"), None);
+    }
+}
