@@ -26,6 +26,7 @@ use crate::ingress::{self, BindError, Edge, Listeners};
 use crate::intake::{Handle, Intake, Underway};
 use crate::journal::log::{self, LogJournal, OpenError};
 use crate::journal::{Journal, Pause, Retention};
+use crate::limit::Limits;
 use crate::provider::{CompileError, Place};
 use crate::router::{RouteError, Router};
 use crate::source::{Bodies, Source};
@@ -312,9 +313,11 @@ fn sources(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<Source>>, Start
         min_rate: limits.body_min_rate,
         budget: Budget::new(limits.in_flight_bytes),
     };
+    let unverified = Arc::new(Limits::new(limits.unverified.iter().cloned().collect()));
     let source = |settings: &crate::source::SourceSettings| {
         let made = Source::new(settings.clone(), &bodies, metrics);
-        made.map(Arc::new).map_err(|error| StartError::Source { source_name: settings.name.clone(), error })
+        made.map(|source| Arc::new(source.with_unverified(Arc::clone(&unverified))))
+            .map_err(|error| StartError::Source { source_name: settings.name.clone(), error })
     };
     config.sources.iter().map(source).collect()
 }

@@ -143,12 +143,12 @@ pub struct Event {
 /// Header names and values in the order of the request.
 pub type Headers = Vec<(HeaderName, HeaderValue)>;
 
-/// The far end of the connection a webhook came over.
+/// Who sent a webhook: the far end of its connection, or, where that is a trusted proxy, whom it speaks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Its address.
     pub ip: IpAddr,
-    /// Whether the connection was TLS.
+    /// Whether its connection was TLS.
     pub tls: bool,
     /// The `Host` (or `:authority`) it asked for.
     pub host: Option<Box<str>>,

@@ -68,8 +68,8 @@ impl<J: Journal> Intake<J> {
     /// its own, and the sender's retry is then a duplicate.
     pub async fn receive(self: &Arc<Self>, request: Inbound) -> Result<Receipt, Refusal> {
         let began = Instant::now(); // the head is complete
-        let Inbound { head, body } = request;
-        let Some((source, params)) = self.router.find(head.client.host.as_deref(), &head.path) else {
+        let Inbound { host, head, body } = request;
+        let Some((source, params)) = self.router.find(host.as_deref(), &head.path) else {
             let unknown = self.metrics.unknown_source();
             return counted(unknown, began, Err(Refusal::NoRoute));
         };
@@ -89,7 +89,7 @@ impl<J: Journal> Intake<J> {
             if let Some(answer) = source.signed_handshake(&event) {
                 return Ok(Receipt::Handshake(answer));
             }
-            source.spend_quota()?;
+            source.spend_quota(&event)?;
             self.keep_or_relay(&source, event, lease, began).await
         };
         let answer = answer.await;
@@ -211,6 +211,8 @@ impl<J: Journal> Service<Inbound> for Handle<J> {
 
 /// A request whose body has not been read.
 pub struct Inbound {
+    /// The `Host` (or `:authority`) that it has itself, by which its source is found, whatever a proxy says of it.
+    pub host: Option<Box<str>>,
     /// Its head.
     pub head: Head,
     /// Its body.

@@ -1,5 +1,6 @@
 //! A Source and its Routes: the stages of one endpoint, bound together.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,16 +11,17 @@ use ipnet::IpNet;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::admit::{self, BodyLimits, Budget, Denied, Lease};
-use crate::base::{ByteSize, Name, Rate, UnixMillis};
+use crate::base::{ByteSize, Name, UnixMillis};
 use crate::event::{Head, Proof, Received};
 use crate::journal::{Claim, Entry, NewDelivery, Room};
-use crate::limit::{ClientLimiter, Limiter, OverLimit};
+use crate::limit::{Limits, OverLimit};
 use crate::provider::{
     CompileError, HandshakeAnswer, KeyRule, Keyring, Options, Preset, Recipe, Rejection, Respond, VerifiedEvent,
 };
 use crate::router::Params;
-use crate::telemetry::{LimitedPer, Metrics, SourceMetrics, VerificationOutcome};
+use crate::telemetry::{Metrics, SourceMetrics, VerificationOutcome};
 
+pub use crate::limit::{Per, RateLimit};
 pub use crate::provider::Tolerance;
 
 /// When a sender is asked to come again while the journal has failed: somebody has to mend it.
@@ -29,8 +31,9 @@ const FAILED_RETRY_AFTER: Duration = Duration::from_secs(30);
 pub struct Source {
     settings: SourceSettings,
     recipe: Recipe,
-    clients: Vec<ClientLimiter>,
-    quotas: Vec<Limiter>,
+    clients: Limits,
+    quotas: Limits,
+    unverified: Arc<Limits>,
     body: BodyLimits,
     budget: Budget,
     metrics: Arc<SourceMetrics>,
@@ -56,7 +59,8 @@ impl Source {
     /// [`CompileError`] if a secret is missing or not written as the preset says.
     pub fn new(settings: SourceSettings, bodies: &Bodies, metrics: &Metrics) -> Result<Self, CompileError> {
         let recipe = Recipe::compile(&settings.preset, &settings.keyring, &settings.options())?;
-        let limits = |per| settings.rate_limits.iter().filter(move |limit| limit.per == per);
+        let (clients, quotas) =
+            settings.rate_limits.iter().cloned().partition(|limit: &RateLimit| limit.per == Per::ClientIp);
         let metrics = metrics.source(&settings.name);
         let slots = settings
             .keyring
@@ -65,8 +69,9 @@ impl Source {
             .flat_map(|(name, keys)| (0..keys.len()).map(move |place| format!("{name}[{place}]").into_boxed_str()));
         let counter = |slot: &str| metrics.verifications(VerificationOutcome::Verified, slot);
         Ok(Self {
-            clients: limits(Per::ClientIp).map(|limit| ClientLimiter::new(limit.rate, limit.burst)).collect(),
-            quotas: limits(Per::Source).map(|limit| Limiter::new(limit.rate, limit.burst)).collect(),
+            clients: Limits::new(clients),
+            quotas: Limits::new(quotas),
+            unverified: Arc::new(Limits::new(Vec::new())),
             body: BodyLimits { limit: settings.body_limit, timeout: bodies.timeout, min_rate: bodies.min_rate },
             budget: bodies.budget.clone(),
             verified: slots.chain([Box::from("")]).map(|slot| (slot.clone(), counter(&slot))).collect(),
@@ -75,6 +80,12 @@ impl Source {
             recipe,
             settings,
         })
+    }
+
+    /// The same under a budget for what fails verification, which all sources share.
+    #[must_use]
+    pub fn with_unverified(self, unverified: Arc<Limits>) -> Self {
+        Self { unverified, ..self }
     }
 
     /// What the config says of it.
@@ -114,9 +125,9 @@ impl Source {
             Room::Failed(_) => return Err(Denied::NoRoom { retry_after: FAILED_RETRY_AFTER }),
         }
         admit::check_client(head.client.ip, &self.settings.allow_ips)?;
-        for limit in &self.clients {
-            limit.check(head.client.ip).inspect_err(|_| self.metrics.rate_limited(LimitedPer::ClientIp))?;
-        }
+        let under =
+            self.unverified.look_client(head.client.ip).and_then(|()| self.clients.spend_client(head.client.ip));
+        under.inspect_err(|over| self.metrics.rate_limited(over.per))?;
         admit::check_encoding(&head.headers)
     }
 
@@ -151,10 +162,7 @@ impl Source {
                 }
                 Ok(answer)
             }
-            Err(rejection) => {
-                self.rejected.inc();
-                Err(rejection)
-            }
+            Err(rejection) => Err(self.rejected(received.head.client.ip, rejection)),
         }
     }
 
@@ -176,33 +184,34 @@ impl Source {
         }
     }
 
-    /// Proves that a request is genuine.
+    /// Proves that a request is genuine. One that is not spends its client's budget for that, and nothing else.
     ///
     /// # Errors
     /// The [`Rejection`].
     pub fn verify(&self, received: Received, now: UnixMillis) -> Result<VerifiedEvent, Rejection> {
         let settings = &self.settings;
+        let client = received.head.client.ip;
         match self.recipe.verify(&settings.name, &settings.preset.name, received, now) {
             Ok(event) => {
                 self.count_verified(&event.event().proof);
                 Ok(event)
             }
-            Err(rejection) => {
-                self.rejected.inc();
-                Err(rejection)
-            }
+            Err(rejection) => Err(self.rejected(client, rejection)),
         }
     }
 
-    /// Spends the source's quota, if it has one. Only verified requests do.
+    fn rejected(&self, client: IpAddr, rejection: Rejection) -> Rejection {
+        self.rejected.inc();
+        let _ = self.unverified.spend_client(client); // over it, the next one is refused at the door
+        rejection
+    }
+
+    /// Spends one of each of the source's quotas, if it has any. Only verified requests do.
     ///
     /// # Errors
-    /// [`OverLimit`] if it is spent.
-    pub fn spend_quota(&self) -> Result<(), OverLimit> {
-        for quota in &self.quotas {
-            quota.check().inspect_err(|_| self.metrics.rate_limited(LimitedPer::Source))?;
-        }
-        Ok(())
+    /// [`OverLimit`] if one is spent; nothing was spent of the others.
+    pub fn spend_quota(&self, event: &VerifiedEvent) -> Result<(), OverLimit> {
+        self.quotas.spend_event(event.event()).inspect_err(|over| self.metrics.rate_limited(over.per))
     }
 
     /// The claim of an event on its key; none if nothing makes another request the same event.
@@ -281,26 +290,6 @@ impl SourceSettings {
     pub fn options(&self) -> Options {
         Options { tolerance: self.tolerance, dedupe: self.dedupe.key.clone(), public_url: self.public_url.clone() }
     }
-}
-
-/// A limit on a source's requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    /// How many in a time, evenly.
-    pub rate: Rate,
-    /// How many at once after a quiet time; at least 1.
-    pub burst: u32,
-    /// What is counted together.
-    pub per: Per,
-}
-
-/// What a [`RateLimit`] counts together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Per {
-    /// One client: an IPv4 address or an IPv6 /64. Counted before the body is read.
-    ClientIp,
-    /// The source. Only verified requests count.
-    Source,
 }
 
 /// When two requests are one event.

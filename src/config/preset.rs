@@ -3,12 +3,13 @@
 use std::str::FromStr;
 
 use http::{HeaderName, HeaderValue, Method};
+use ipnet::IpNet;
 
 use crate::base::Name;
 use crate::provider::{AnswerFacts, Check, EventFacts, Preset, Respond, RetryFacts, Sample, SecretSlot};
 
 use super::handshake;
-use super::parse::{any_place, first_of, methods, proved_key_rule, respond};
+use super::parse::{any_place, first_of, methods, network, proved_key_rule, respond};
 use super::reader::{Field, Map};
 use super::verify::check;
 
@@ -33,6 +34,7 @@ pub fn parse(name: Name, field: &Field<'_>) -> Option<Preset> {
         event: map.section("event").map(|map| event(&map, verify.as_ref())).unwrap_or_default(),
         answer: map.section("answer").map(|map| answer(&map)).unwrap_or_default(),
         retries: retries(&map),
+        ips: map.get("ips").map(|field| ips(&field)).unwrap_or_default(),
         redact: map
             .get("redact")
             .map(|field| field.list("`[\"json:/token\"]`"))
@@ -49,6 +51,10 @@ pub fn parse(name: Name, field: &Field<'_>) -> Option<Preset> {
     };
     warn_of_unused_secrets(&map, &preset);
     Some(preset)
+}
+
+fn ips(field: &Field<'_>) -> Vec<IpNet> {
+    field.list("`[192.0.2.0/24]`").iter().filter_map(network).collect()
 }
 
 fn secrets(map: &Map<'_>) -> Vec<SecretSlot> {

@@ -2,6 +2,7 @@
 
 mod handshakes;
 mod keys;
+mod limits;
 mod malformed;
 mod mistakes;
 mod signing;

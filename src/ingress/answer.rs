@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tower_http::trace::TraceLayer;
 
 use super::respond::{self, Answer, RequestId};
 use super::watch::Watch;
-use super::{Edge, Handler, strict};
+use super::{Edge, Handler, forwarded, strict};
 use crate::base::Chain;
 use crate::event::{Client, Head};
 use crate::intake::Inbound;
@@ -83,7 +83,7 @@ fn panicked(_payload: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
 
 impl<H: Handler> Caller<H> {
     async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let asked = Asked::of(&request);
+        let mut asked = Asked::of(&request, self.peer.ip().to_canonical());
         if let Err(fault) = strict::check(&request, self.edge.limits.headers) {
             let unknown = self.edge.metrics.unknown_source();
             unknown.answered(RequestOutcome::Refused, Duration::ZERO);
@@ -103,7 +103,9 @@ impl<H: Handler> Caller<H> {
             };
         }
         let handler = self.handler.clone();
-        match handler.oneshot(self.inbound(request)).await {
+        let inbound = self.inbound(request);
+        asked.client = inbound.head.client.ip;
+        match handler.oneshot(inbound).await {
             Ok(receipt) => respond::receipt(receipt),
             Err(refusal) => {
                 self.log(refusal.reason(), &refusal, &asked);
@@ -115,11 +117,9 @@ impl<H: Handler> Caller<H> {
     fn inbound(&self, request: Request<Incoming>) -> Inbound {
         let (parts, body) = request.into_parts();
         let named = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-        let client = Client {
-            ip: self.peer.ip().to_canonical(),
-            tls: self.tls,
-            host: parts.uri.authority().map(Authority::as_str).or(named).map(Box::from),
-        };
+        let host: Option<Box<str>> = parts.uri.authority().map(Authority::as_str).or(named).map(Box::from);
+        let own = Client { ip: self.peer.ip().to_canonical(), tls: self.tls, host: host.clone() };
+        let client = forwarded::client(own, &parts.headers, &self.edge.trusted_proxies);
         let head = Head {
             method: parts.method,
             path: Box::from(parts.uri.path()),
@@ -128,7 +128,7 @@ impl<H: Handler> Caller<H> {
             client,
             received_at: self.edge.clock.now(),
         };
-        Inbound { head, body: body.boxed() }
+        Inbound { host, head, body: body.boxed() }
     }
 
     /// What is unread of a body must not be taken for the next request, so such a connection ends.
@@ -150,7 +150,7 @@ impl<H: Handler> Caller<H> {
             reason = crate::telemetry::Word::as_str(reason),
             error = %Chain(error),
             request_id = asked.id.map(tracing::field::display),
-            client = %self.peer.ip().to_canonical(),
+            client = %asked.client,
             method = %asked.method,
             path = ?asked.target.path(), // escaped: it is the sender's
             "request refused"
@@ -161,6 +161,8 @@ impl<H: Handler> Caller<H> {
 /// What is still to be known of a request once it is handed on.
 struct Asked {
     id: Option<RequestId>,
+    /// The peer, until it is known whom it speaks for.
+    client: IpAddr,
     method: Method,
     target: Uri,
     version: Version,
@@ -168,9 +170,10 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(request: &Request<Incoming>) -> Self {
+    fn of(request: &Request<Incoming>, client: IpAddr) -> Self {
         Self {
             id: request.extensions().get().copied(),
+            client,
             method: request.method().clone(),
             target: request.uri().clone(),
             version: request.version(),

@@ -2,11 +2,12 @@
 //!
 //! [`bind()`] opens the sockets, [`serve()`] runs one worker's share of them. A connection goes through `connection`
 //! (handshake, HTTP/1.1 or HTTP/2), each of its requests through `answer`: `strict` refuses what is ambiguous,
-//! the [`Handler`] takes the webhook, and `respond` writes what became of it.
+//! `forwarded` finds out who sent it, the [`Handler`] takes the webhook, and `respond` writes what became of it.
 
 mod answer;
 mod bind;
 mod connection;
+mod forwarded;
 mod respond;
 mod serve;
 mod settings;

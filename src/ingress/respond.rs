@@ -15,12 +15,14 @@ use crate::intake::{Again, Buffered, Receipt, Refusal};
 use crate::journal::AppendError;
 use crate::limit::OverLimit;
 use crate::provider::HandshakeAnswer;
+use crate::telemetry::Word as _;
 
 static EVENT_ID: HeaderName = HeaderName::from_static("forebay-event-id");
 static DUPLICATE: HeaderName = HeaderName::from_static("forebay-duplicate");
 static BUFFERED: HeaderName = HeaderName::from_static("forebay-buffered");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// RateLimit header fields, draft-ietf-httpapi-ratelimit-headers-10.
+/// RateLimit header fields, draft-ietf-httpapi-ratelimit-headers-10: the policy is named after what the limit counts
+/// together, `q` is its burst and `w` the seconds in which all of it comes back, `t` the seconds until one does.
 static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
@@ -149,11 +151,11 @@ fn unavailable(retry_after: Duration) -> Answer {
 }
 
 fn too_many(over: &OverLimit) -> Answer {
-    let wait = whole_seconds(over.retry_after);
+    let (per, wait, window) = (over.per.as_str(), whole_seconds(over.retry_after), whole_seconds(over.window));
     Answer::new(StatusCode::TOO_MANY_REQUESTS, "too many requests")
         .after(over.retry_after)
-        .with(&RATE_LIMIT_POLICY, format!("\"limit\";q={}", over.limit))
-        .with(&RATE_LIMIT, format!("\"limit\";r=0;t={wait}"))
+        .with(&RATE_LIMIT_POLICY, format!("\"{per}\";q={};w={window}", over.quota))
+        .with(&RATE_LIMIT, format!("\"{per}\";r=0;t={wait}"))
 }
 
 /// An error answer: `{"error":"…","request_id":"…"}`.
@@ -243,6 +245,7 @@ mod tests {
     use super::*;
     use crate::base::UnixMillis;
     use crate::event::EventId;
+    use crate::telemetry::LimitedPer;
 
     fn check(turned_away: Refusal, status: u16, headers: &[(&str, &str)]) {
         let text = format!("{turned_away:?}");
@@ -260,9 +263,13 @@ mod tests {
 
     #[test]
     fn each_refusal_has_the_status_and_headers_of_the_contract() {
-        let over = OverLimit { retry_after: Duration::from_secs(7), limit: 20 };
-        let limited =
-            [("retry-after", "7"), ("ratelimit-policy", "\"limit\";q=20"), ("ratelimit", "\"limit\";r=0;t=7")];
+        let ms = Duration::from_millis;
+        let over = OverLimit { per: LimitedPer::ClientIp, retry_after: ms(6001), quota: 20, window: ms(120) };
+        let limited = [
+            ("retry-after", "7"),
+            ("ratelimit-policy", "\"client_ip\";q=20;w=1"),
+            ("ratelimit", "\"client_ip\";r=0;t=7"),
+        ];
         let half = Duration::from_millis(1500);
         check(Refusal::NoRoute, 404, &[]);
         check(Refusal::Method { allowed: vec![Method::POST, Method::PUT] }, 405, &[("allow", "POST, PUT")]);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -26,6 +27,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub struct Edge {
     pub(super) limits: Limits,
     pub(super) health_path: Option<String>,
+    pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
     pub(super) refusal_log: RefusalLog,
@@ -36,9 +38,9 @@ impl Edge {
     /// As `settings` say, with no connections yet. Make one, and give it to every [`serve`].
     #[must_use]
     pub fn new(settings: &Settings, clock: Arc<dyn Clock>, metrics: Metrics) -> Arc<Self> {
-        let Settings { limits, health_path, .. } = settings.clone();
+        let Settings { limits, health_path, trusted_proxies, .. } = settings.clone();
         let slots = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
-        Arc::new(Self { limits, health_path, clock, metrics, refusal_log: RefusalLog::new(), slots })
+        Arc::new(Self { limits, health_path, trusted_proxies, clock, metrics, refusal_log: RefusalLog::new(), slots })
     }
 }
 

@@ -4,13 +4,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::base::ByteSize;
+use crate::limit::RateLimit;
 
 /// The public side.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where it listens; at least one.
     pub listen: Vec<Listen>,
+    /// The proxies whose word on who sent a request is taken.
+    pub trusted_proxies: Vec<IpNet>,
     /// A path that answers 200 for load balancers, if wanted.
     pub health_path: Option<String>,
     /// Its limits.
@@ -56,6 +61,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Bytes of bodies held at the same time.
     pub in_flight_bytes: ByteSize,
+    /// What a client may send that fails verification, at all sources together; any number if none.
+    pub unverified: Option<RateLimit>,
 }
 
 impl Default for Limits {
@@ -70,6 +77,7 @@ impl Default for Limits {
             body_min_rate: Some(ByteSize(1 << 10)),
             idle_timeout: Duration::from_secs(30),
             in_flight_bytes: ByteSize(64 << 20),
+            unverified: None,
         }
     }
 }

@@ -73,7 +73,7 @@ fn agrees(authority: &str, host: &HeaderValue) -> bool {
 }
 
 /// A name or address and perhaps a port: nothing empty, no user, no path, no list.
-fn is_host(host: &[u8]) -> bool {
+pub(super) fn is_host(host: &[u8]) -> bool {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte);
     !host.is_empty() && !host.starts_with(b":") && host.iter().all(allowed)
 }

@@ -49,7 +49,7 @@ fn inbound() -> Inbound {
         client,
         received_at: NOW,
     };
-    Inbound { head, body: Full::new(Bytes::from_static(b"{}")).map_err(|never| match never {}).boxed() }
+    Inbound { host: None, head, body: Full::new(Bytes::from_static(b"{}")).map_err(|never| match never {}).boxed() }
 }
 
 /// An intake on a disk that can be told to hang, with one source `s`.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Method};
+use ipnet::IpNet;
 
 use super::{Check, FirstOf, Place};
 use crate::base::Name;
@@ -42,6 +43,8 @@ pub struct Preset {
     pub answer: AnswerFacts,
     /// How the provider retries.
     pub retries: RetryFacts,
+    /// The networks that the provider says it sends from; none if it says nothing, or advises against it.
+    pub ips: Vec<IpNet>,
     /// What else is secret in a request, besides the configured secrets.
     pub redact: Vec<Place>,
     /// A request as the provider would send it, for `forebay send`.
@@ -67,6 +70,7 @@ impl Preset {
             event: EventFacts { dedupe: Some(KeyRule::Off), ..EventFacts::default() },
             answer: AnswerFacts::default(),
             retries: RetryFacts { after_429: true, ..RetryFacts::default() },
+            ips: Vec::new(),
             redact: Vec::new(),
             sample: None,
         }

@@ -123,6 +123,10 @@ words! {
         ClientIp = "client_ip",
         /// The source's.
         Source = "source",
+        /// That of requests with the same value of a header.
+        Header = "header",
+        /// The client's, for requests that fail verification.
+        Unverified = "unverified",
     }
 }
 

@@ -16,6 +16,7 @@ mod edge;
 mod full;
 mod handshakes;
 mod intake;
+mod limits;
 mod listen;
 mod presets;
 mod proxy;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -20,7 +21,7 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 pub fn settings(root: &Map<'_>) -> Settings {
     let Some(map) = root.section("ingress") else {
         let listen = vec![Listen { address: LISTEN, tls: Vec::new() }];
-        return Settings { listen, health_path: None, limits: Limits::default() };
+        return Settings { listen, trusted_proxies: Vec::new(), health_path: None, limits: Limits::default() };
     };
     let shared = map.unless_off("tls").map(|field| certificates(&field)).unwrap_or_default();
     let listen = match map.get("listen") {
@@ -29,8 +30,27 @@ pub fn settings(root: &Map<'_>) -> Settings {
     };
     let health_path =
         map.unless_off("health_path").and_then(|field| field.parse("a path like `/healthz`", values::url_path));
-    let limits = map.section("limits").map_or_else(Limits::default, |map| limits(&map));
-    Settings { listen, health_path, limits }
+    let trusted_proxies = map.unless_off("trusted_proxies").map(|field| trusted_proxies(&field)).unwrap_or_default();
+    let section = map.section("limits");
+    let limits = section.as_ref().map_or_else(Limits::default, limits);
+    let settings = Settings { listen, trusted_proxies, health_path, limits };
+    if let Some(section) = section {
+        super::limits::warn_of_a_shared_budget(&section, &settings);
+    }
+    settings
+}
+
+fn trusted_proxies(field: &Field<'_>) -> Vec<IpNet> {
+    let items = field.list("`[10.0.0.0/8]`");
+    if field.is_list() && items.is_empty() {
+        field.error("an empty list trusts nobody; write networks, or `off`");
+    }
+    let networks: Vec<(&Field<'_>, IpNet)> =
+        items.iter().filter_map(|item| Some((item, values::network(item)?))).collect();
+    for (item, _) in networks.iter().filter(|(_, network)| network.prefix_len() == 0) {
+        item.warn("everybody is trusted, so every sender can say that it is somebody else; name the proxies alone");
+    }
+    networks.into_iter().map(|(_, network)| network).collect()
 }
 
 /// The public URL of sources without their own.
@@ -136,6 +156,7 @@ fn limits(map: &Map<'_>) -> Limits {
             .unwrap_or(default.body_min_rate),
         idle_timeout: map.duration("idle_timeout").unwrap_or(default.idle_timeout),
         in_flight_bytes: map.size("in_flight_bytes").unwrap_or(default.in_flight_bytes),
+        unverified: map.unless_off("unverified").and_then(|field| super::limits::unverified(&field)),
     }
 }
 

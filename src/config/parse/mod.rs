@@ -4,6 +4,7 @@ mod admin;
 mod destination;
 mod ingress;
 mod journal;
+mod limits;
 mod log;
 mod paths;
 mod secrets;
@@ -15,7 +16,8 @@ use super::reader::{Field, Map};
 use super::{Config, GRACE};
 
 pub(super) use values::{
-    any_place, content_type, first_of, header_name, method, methods, place, proved_key_rule, respond, status, word,
+    any_place, content_type, first_of, header_name, method, methods, network, place, proved_key_rule, respond, status,
+    word,
 };
 
 /// The config that stands at `root`. Problems go to the root's reader; with an error among them it is of no use.

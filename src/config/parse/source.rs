@@ -12,10 +12,10 @@ use crate::config::problems::{nearest, suggest};
 use crate::config::reader::{Field, Map};
 use crate::ingress;
 use crate::provider::{Check, KeyRule, Keyring, Preset, Respond};
-use crate::source::{DedupeSettings, Mode, OnDead, Per, RateLimit, Route, SourceSettings, Tolerance};
+use crate::source::{DedupeSettings, Mode, OnDead, Route, SourceSettings, Tolerance};
 
 use super::paths::{Paths, host};
-use super::{secrets, values};
+use super::{limits, secrets, values};
 
 /// For how long a key is held where nobody knows how long its provider retries.
 const WINDOW: Duration = Duration::from_secs(72 * 3600);
@@ -60,6 +60,7 @@ pub fn all(root: &Map<'_>, known: &Known<'_>) -> Sources {
         let Some(source) = source(name, &map, routes, known) else { continue };
         paths.add(&source, &map);
         check_against_ingress(&source, &map, known.ingress);
+        limits::warn_of_hidden_clients(&source, &map, known.ingress);
         sources.settings.push(source);
     }
     sources
@@ -73,20 +74,20 @@ fn source(name: Name, map: &Map<'_>, routes: Option<Vec<Route>>, known: &Known<'
         None => Some(format!("/{name}")),
     };
     let mode = mode(map, routes.as_deref());
-    let rate_limits = map.unless_off("rate_limit").map(|field| rate_limits(&field)).unwrap_or_default();
-    let allow_ips = map.unless_off("allow_ips").map(|field| allow_ips(&field)).unwrap_or_default();
+    let rate_limits = map.unless_off("rate_limit").map(|field| limits::rate_limits(&field)).unwrap_or_default();
     let body_limit = map.size("body_limit").unwrap_or(BODY_LIMIT);
     let deadline = map.duration("deadline");
     let methods = map.get("methods").and_then(|field| values::methods(&field));
 
     let identity = identity(&name, map, known.presets);
     let preset = identity.as_ref().map_or_else(|| Arc::new(Preset::none()), |(preset, _)| Arc::clone(preset));
+    let allow_ips = map.unless_off("allow_ips").map(|field| allow_ips(&field, identity.as_ref().map(|_| &*preset)));
     let tolerance = tolerance(map, &preset);
     let public_url = public_url(map, &preset, known);
     let dedupe = dedupe(map, &preset, tolerance);
     let respond = respond(map, &preset);
     refuse_swallowed_events(map, methods.as_deref().unwrap_or_default(), &preset);
-    warn_of_lost_429(map, &rate_limits, &preset);
+    limits::warn_of_lost_429(map, &rate_limits, &preset);
     Some(SourceSettings {
         methods: methods.unwrap_or_else(|| preset.methods.clone()),
         deadline: deadline.unwrap_or_else(|| preset.answer.within.map_or(DEADLINE, |within| within.mul_f64(0.8))),
@@ -100,7 +101,7 @@ fn source(name: Name, map: &Map<'_>, routes: Option<Vec<Route>>, known: &Known<'
         tolerance,
         public_url,
         body_limit,
-        allow_ips,
+        allow_ips: allow_ips.unwrap_or_default(),
         rate_limits,
         dedupe,
         respond,
@@ -229,42 +230,20 @@ fn destination(field: &Field<'_>, destinations: &[Name]) -> Option<Name> {
     })
 }
 
-fn allow_ips(field: &Field<'_>) -> Vec<IpNet> {
+/// `preset` is none where the source has none that is sound.
+fn allow_ips(field: &Field<'_>, preset: Option<&Preset>) -> Vec<IpNet> {
     if field.written() == Some("provider") {
-        field.error("`provider` is not available in this version yet; write the networks");
-        return Vec::new();
+        let listed = preset.map(|preset| preset.ips.clone()).unwrap_or_default();
+        if let Some(preset) = preset.filter(|preset| preset.ips.is_empty()) {
+            field.error(format!("the preset `{}` lists no networks; write them here", preset.name));
+        }
+        return listed;
     }
-    let items = field.list("`[10.0.0.0/8]`");
+    let items = field.one_or_list();
     if field.is_list() && items.is_empty() {
         field.error("an empty list lets nobody in; write networks, or `off`");
     }
     items.iter().filter_map(values::network).collect()
-}
-
-fn rate_limits(field: &Field<'_>) -> Vec<RateLimit> {
-    field.one_or_list().iter().filter_map(rate_limit).collect()
-}
-
-fn rate_limit(item: &Field<'_>) -> Option<RateLimit> {
-    if item.is_scalar() {
-        let rate = values::rate(item)?;
-        return Some(RateLimit { rate, burst: rate.count, per: Per::Source });
-    }
-    let map = item.map()?;
-    let burst = map.count("burst");
-    let per = map.get("per").map(|field| {
-        if field.written().is_some_and(|word| word.starts_with("header:")) {
-            field.error("`header:` is not available in this version yet; write `source` or `client_ip`");
-            return None;
-        }
-        values::word(&field, &[("source", Per::Source), ("client_ip", Per::ClientIp)])
-    });
-    let Some(field) = map.get("rate") else {
-        map.missing("rate", "no rate; write one, like `rate: 100/s`");
-        return None;
-    };
-    let rate = values::rate(&field)?;
-    Some(RateLimit { rate, burst: burst.unwrap_or(rate.count), per: per.unwrap_or(Some(Per::Source))? })
 }
 
 /// A handshake that is known by its method alone would take every event that comes with that method.
@@ -278,19 +257,6 @@ fn refuse_swallowed_events(map: &Map<'_>, methods: &[Method], preset: &Preset) {
                 preset.name
             ));
         }
-    }
-}
-
-/// A quota on a source whose provider drops what is answered 429 loses webhooks.
-fn warn_of_lost_429(map: &Map<'_>, limits: &[RateLimit], preset: &Preset) {
-    if limits.is_empty() || preset.retries.after_429 {
-        return;
-    }
-    if let Some(field) = map.get("rate_limit") {
-        field.warn(format!(
-            "`{}` does not send again after a 429, so what is over the limit is lost; limit the destination instead",
-            preset.name
-        ));
     }
 }
 

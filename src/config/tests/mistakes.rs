@@ -202,18 +202,6 @@ fn each_mistake_of_a_source_is_said() {
 > 15: sources.hooks.deadline: `soon` is not a duration; write a whole number and a unit, like `30s`
 | body_limit: 1GiB
 > 17: sources.hooks.body_limit: more than `ingress.limits.in_flight_bytes`, so such a body never gets in; raise that, too
-| allow_ips: provider
-> 16: sources.hooks.allow_ips: `provider` is not available in this version yet; write the networks
-| allow_ips: [10.0.0.0/33]
-> 17: sources.hooks.allow_ips[0]: `10.0.0.0/33` is not an address or a network; write one like `10.1.2.3` or `10.0.0.0/8`
-| allow_ips: []
-> 16: sources.hooks.allow_ips: an empty list lets nobody in; write networks, or `off`
-| rate_limit: { burst: 3 }
-> 5: sources.hooks.rate_limit.rate: no rate; write one, like `rate: 100/s`
-| rate_limit: { rate: 1/d }
-> 25: sources.hooks.rate_limit.rate: `1/d` has an unknown unit; the units are /s, /m and /h
-| rate_limit: { rate: 1/s, per: "header:X" }
-> 35: sources.hooks.rate_limit.per: `header:` is not available in this version yet; write `source` or `client_ip`
 | dedupe: { key: id }
 > 20: sources.hooks.dedupe.key: `id` is not a place; write `header:NAME`, `json:/path/to/it`, `query:NAME`, `form:NAME` or `param:NAME`
 | dedupe: { key: "json:id" }
@@ -470,13 +458,6 @@ fn a_window_that_forgets_too_early_is_a_warning() {
     );
     assert_eq!(window("tolerance: 12h\n    dedupe: { window: 24h }"), "");
     assert!(window("tolerance: 13h\n    dedupe: { window: 24h }").contains("shorter than twice the tolerance"));
-}
-
-#[test]
-fn a_quota_that_loses_webhooks_is_a_warning() {
-    let text = WHOLE.replace("    event:", "    retries: { after_429: false }\n    event:");
-    let said = said(&text.replace("    to: [app]", "    rate_limit: 5/s\n    to: [app]"));
-    assert!(said.contains("sources.hooks.rate_limit: `acme` does not send again after a 429"), "{said}");
 }
 
 #[test]

@@ -46,7 +46,8 @@ impl Running {
 
     async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let listen = vec![Listen { address: "127.0.0.1:0".parse().unwrap(), tls: Vec::new() }];
-        let mut settings = Settings { listen, health_path: None, limits: Limits::default() };
+        let mut settings =
+            Settings { listen, trusted_proxies: Vec::new(), health_path: None, limits: Limits::default() };
         change(&mut settings);
         let bound = bind(&settings, 1).unwrap();
         let address = bound.addresses()[0];
@@ -90,7 +91,7 @@ impl Running {
 
 /// `/hooks` answers with the body it was sent, `/wait` when it is told to, `/panic` panics, the rest is nowhere.
 fn handler(seen: mpsc::Sender<Head>, go: Arc<Notify>, budget: Budget) -> impl Handler {
-    service_fn(move |Inbound { head, body }: Inbound| {
+    service_fn(move |Inbound { head, body, .. }: Inbound| {
         let (seen, go, budget) = (seen.clone(), Arc::clone(&go), budget.clone());
         async move {
             seen.send(head.clone()).await.unwrap();
