@@ -105,7 +105,7 @@ impl<J: Journal> Intake<J> {
         began: Instant,
     ) -> Result<Receipt, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let claim = source.claim(&event, self.clock.now());
+        let claim = source.claim(&event);
         let verified = Verified { source: Arc::clone(source), event, claim, lease, began };
         let intake = Arc::clone(self);
         match source.settings().mode {
@@ -136,6 +136,11 @@ impl<J: Journal> Intake<J> {
             Ok(appended) => match appended? {
                 Appended::Fresh(kept) => {
                     source.metrics().stored();
+                    (kept.id, Again::No)
+                }
+                Appended::SameBody { kept, .. } => {
+                    source.metrics().stored();
+                    source.metrics().duplicate(DuplicateKind::SameBody);
                     (kept.id, Again::No)
                 }
                 Appended::Duplicate { original, conflict } => {

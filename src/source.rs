@@ -216,12 +216,13 @@ impl Source {
 
     /// The claim of an event on its key; none if nothing makes another request the same event.
     #[must_use]
-    pub fn claim(&self, event: &VerifiedEvent, now: UnixMillis) -> Option<Claim> {
+    pub fn claim(&self, event: &VerifiedEvent) -> Option<Claim> {
         let dedupe = &self.settings.dedupe;
         event.dedupe().map(|found| Claim {
             key: found.key,
             fingerprint: found.fingerprint,
-            until: now.plus(dedupe.window),
+            same_body: found.same_body,
+            window: dedupe.window,
             rearms: dedupe.on_dead == OnDead::Requeue,
         })
     }

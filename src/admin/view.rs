@@ -265,6 +265,14 @@ fn explain(detail: &Detail, record: Result<&Kept, &JournalError>) -> Vec<Explain
     say(row.received_at, "identify", format!("preset {}", row.provider), facts.join(", "));
     let result = format!("new; {} duplicates since, {} with another body", row.duplicates, row.conflicts);
     say(row.received_at, "dedupe", "source, key and window".to_owned(), result);
+    if let Some(earlier) = row.same_body_as {
+        let result = format!("as {earlier} had them, under another id: a new event (same_body)");
+        say(row.received_at, "dedupe", "the signed bytes".to_owned(), result);
+    }
+    if row.same_bodies > 0 {
+        let result = format!("{} later events had them too, under other ids (same_body)", row.same_bodies);
+        say(row.received_at, "dedupe", "the signed bytes".to_owned(), result);
+    }
     if row.deliveries.is_empty() {
         say(row.received_at, "route", "no destination".to_owned(), row.status.to_string());
     }

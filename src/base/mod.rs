@@ -8,7 +8,7 @@ mod tasks;
 mod units;
 
 pub use chain::Chain;
-pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};
+pub use clock::{Clock, ManualClock, SystemClock, UnixMillis, Uptime};
 pub use name::{Name, NameError};
 pub use secret::Secret;
 pub use tasks::Tasks;

@@ -64,6 +64,13 @@ fn apply_one(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<Option<E
             tx.prepare_cached(sql)?.execute(params![blob(original), conflict])?;
             Ok(None)
         }
+        Change::SameBody { event, like } => {
+            let sql = "UPDATE events SET same_body_as = ?2 WHERE id = ?1";
+            tx.prepare_cached(sql)?.execute(params![blob(event), blob(like)])?;
+            let sql = "UPDATE events SET same_bodies = same_bodies + 1 WHERE id = ?1";
+            tx.prepare_cached(sql)?.execute([blob(like)])?;
+            Ok(None)
+        }
         Change::Trimmed { from, before } => {
             trim(tx, *from, *before)?;
             Ok(None)

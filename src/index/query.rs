@@ -114,6 +114,10 @@ pub struct Item {
     pub duplicates: u64,
     /// Those of them whose body was another.
     pub conflicts: u64,
+    /// Later events with the same signed bytes, which came under other ids.
+    pub same_bodies: u64,
+    /// An earlier event with the same signed bytes, which came under another id.
+    pub same_body_as: Option<EventId>,
     /// By index.
     pub deliveries: Vec<DeliveryRow>,
 }
@@ -164,7 +168,7 @@ pub struct Detail {
 }
 
 pub(super) const ITEM: &str = "SELECT id, position, source, provider, type, provider_event_id, method, path, query, received_at, \
-    size_bytes, status, duplicates, conflicts FROM events";
+    size_bytes, status, duplicates, conflicts, same_bodies, same_body_as FROM events";
 
 /// A `WHERE` of fixed conditions, and what is bound in it.
 #[derive(Default)]
@@ -307,6 +311,8 @@ pub(super) fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
         status: parsed(row, 11)?,
         duplicates: row.get(12)?,
         conflicts: row.get(13)?,
+        same_bodies: row.get(14)?,
+        same_body_as: row.get::<_, Option<[u8; 16]>>(15)?.map(EventId::from_bytes),
         deliveries: Vec::new(),
     })
 }

@@ -17,7 +17,7 @@ use crate::event::EventId;
 use crate::journal::{Changes, Position};
 
 /// Rises with every change of [`SCHEMA`]: an index of another version is rebuilt, never converted.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE state (
@@ -39,7 +39,9 @@ CREATE TABLE events (
     size_bytes INTEGER NOT NULL,
     status TEXT NOT NULL,
     duplicates INTEGER NOT NULL DEFAULT 0,
-    conflicts INTEGER NOT NULL DEFAULT 0
+    conflicts INTEGER NOT NULL DEFAULT 0,
+    same_bodies INTEGER NOT NULL DEFAULT 0,
+    same_body_as BLOB
 ) STRICT;
 CREATE INDEX events_by_position ON events (position);
 CREATE INDEX events_by_time ON events (received_at, id);

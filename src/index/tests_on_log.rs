@@ -44,7 +44,8 @@ impl Bench {
         let claim = key.map(|key| Claim {
             key: DedupeKey([key; 32]),
             fingerprint: u64::from_ne_bytes(n.to_ne_bytes()),
-            until: T0.plus(HOUR),
+            same_body: None,
+            window: HOUR,
             rearms: true,
         });
         let to = |name: &&str| NewDelivery { destination: name_of(name), path: None };
@@ -68,7 +69,7 @@ impl Bench {
     async fn kept(&self, n: i64, destinations: &[&str]) -> EventId {
         match self.keep(n, None, destinations).await {
             Appended::Fresh(located) => located.id,
-            Appended::Duplicate { .. } => panic!("a duplicate"),
+            Appended::SameBody { .. } | Appended::Duplicate { .. } => panic!("not the first of its kind"),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::journal::{
     Appended, Entry, FirstAttempt, Journal, JournalError, Located, Relayed, Reserved, Settled, Sync, Verdict,
 };
 use crate::source::Source;
+use crate::telemetry::DuplicateKind;
 
 /// The attempt that the request path makes is the first of the event's first delivery.
 const FIRST: u32 = 1;
@@ -164,6 +165,10 @@ impl<J: Journal> Relay<J> {
             tell_all(reply);
             match intake.journal.append(entry, Sync::Behind).await {
                 Ok(Appended::Fresh(_)) => source.metrics().stored(),
+                Ok(Appended::SameBody { .. }) => {
+                    source.metrics().stored();
+                    source.metrics().duplicate(DuplicateKind::SameBody);
+                }
                 Ok(Appended::Duplicate { .. }) => {}
                 Err(error) => {
                     tracing::error!(event = %id, %error, "the application has answered the sender, and its event could not be recorded")

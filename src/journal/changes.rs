@@ -67,6 +67,13 @@ pub enum Change {
         /// When.
         at: UnixMillis,
     },
+    /// An event was kept whose signed bytes are those of an earlier one.
+    SameBody {
+        /// The event.
+        event: EventId,
+        /// The earlier one.
+        like: EventId,
+    },
     /// Every event whose record lies before `before` and not before `from` is gone.
     Trimmed {
         /// The first position.

@@ -283,10 +283,12 @@ pub struct NewDelivery {
 pub struct Claim {
     /// What is claimed.
     pub key: DedupeKey,
+    /// What keys of the same signed bytes have in common, where they are not one: see [`Appended::SameBody`].
+    pub same_body: Option<DedupeKey>,
     /// A digest of the body: another one under the same key is a conflict.
     pub fingerprint: u64,
-    /// Until when.
-    pub until: UnixMillis,
+    /// For how long, from now on, by the journal's own time: setting the wall clock changes nothing.
+    pub window: Duration,
     /// What a later duplicate does to dead deliveries of this event.
     pub rearms: bool,
 }
@@ -296,6 +298,13 @@ pub struct Claim {
 pub enum Appended {
     /// The event is kept.
     Fresh(Located),
+    /// The event is kept, although an earlier one within its window had the same signed bytes: it came under another id.
+    SameBody {
+        /// The event.
+        kept: Located,
+        /// The earlier one, or one of them.
+        like: EventId,
+    },
     /// The key is held: the event that holds it is durable, this one is not kept.
     Duplicate {
         /// Who holds it.

@@ -25,6 +25,9 @@ pub struct Dedupe {
     pub key: DedupeKey,
     /// The first 8 bytes of the body's SHA-256: another one under the same key is a conflict.
     pub fingerprint: u64,
+    /// Where the key is bound to the signed bytes: what it has in common with the keys of all other requests of the source
+    /// with the same signed bytes, whatever id they came under.
+    pub same_body: Option<DedupeKey>,
     /// For `explain`: e.g. `header:x-id bound to the signed bytes`. Never a value.
     pub rule: Box<str>,
 }
@@ -49,19 +52,20 @@ pub(super) fn dedupe<'s>(
     let body: [u8; 32] = Sha256::digest(reading.request.body).into();
     let text = || parts.iter().map(|(place, _)| place.to_string()).collect::<Vec<_>>().join(" + ");
 
-    let (key, rule) = if matches!(rule, Rule::Body) {
-        (Hashed::new(source, "body").bind(body), BODY.to_owned())
+    let signed = || Ok(Hashed::new(source, "signed").bind(held.digest(reading, body)?).finish());
+    let (key, same_body, rule) = if matches!(rule, Rule::Body) {
+        (Hashed::new(source, "body").bind(body).finish(), None, BODY.to_owned())
     } else if parts.is_empty() {
-        (Hashed::new(source, "signed").bind(held.digest(reading, body)?), SIGNED.to_owned())
+        (signed()?, None, SIGNED.to_owned())
     } else if parts.iter().all(|(place, _)| held.covers(place)) {
-        (Hashed::new(source, "parts").parts(&parts), text())
+        (Hashed::new(source, "parts").parts(&parts).finish(), None, text())
     } else {
-        let signed = held.digest(reading, body)?;
-        (Hashed::new(source, "bound").parts(&parts).bind(signed), format!("{} {BOUND}", text()))
+        let key = Hashed::new(source, "bound").parts(&parts).bind(held.digest(reading, body)?);
+        (key.finish(), Some(signed()?), format!("{} {BOUND}", text()))
     };
     let [a, b, c, d, e, f, g, h, ..] = body;
     let fingerprint = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    Ok(Some(Dedupe { key: key.finish(), fingerprint, rule: rule.into() }))
+    Ok(Some(Dedupe { key, fingerprint, same_body, rule: rule.into() }))
 }
 
 /// The digest that a key is, as it grows.

@@ -9,6 +9,7 @@
 
 mod cli;
 mod crash;
+mod dedupe;
 mod delivery;
 mod destinations;
 mod doctor;

@@ -251,6 +251,22 @@ async fn an_open_breaker_keeps_events_without_asking_the_application() {
 }
 
 #[tokio::test]
+async fn a_paused_destination_keeps_events_without_asking_the_application_until_it_goes_on() {
+    let app = FakeApp::start().await;
+    let gateway = to(&app).await;
+    assert_eq!(gateway.post("/api/v1/destinations/app/pause", "{}").await.status, 200);
+    let answer = post(&gateway, "1").await;
+    assert_kept(&answer);
+    let gateway = gateway.kill_and_restart().await; // a pause is not forgotten
+    assert_kept(&post(&gateway, "2").await);
+    assert_eq!(attempts(&gateway.event(&id(&answer), "pending").await), []);
+    assert!(app.seen().is_empty());
+    assert_eq!(gateway.post("/api/v1/destinations/app/resume", "{}").await.status, 200);
+    assert_eq!(attempts(&gateway.event(&id(&answer), "delivered").await), [(1, Some(200))]);
+    assert_eq!(post(&gateway, "3").await.header("forebay-buffered"), None);
+}
+
+#[tokio::test]
 async fn without_a_free_place_by_the_deadline_an_event_is_kept_and_waits_for_its_first_attempt() {
     let app = FakeApp::start().await;
     let gateway = Gateway::start(&proxied(&app.url(), "deadline: 300ms", "timeout: 60s, concurrency: 1")).await;

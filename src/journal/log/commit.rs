@@ -122,7 +122,7 @@ impl Writer {
             return Err(self.broken());
         }
         let number = self.active.number + 1;
-        let now = self.clock.now();
+        let now = self.time.now();
         let key = SegmentKey { store: self.store, number };
         let oldest = self.state().segments.keys().next().copied().unwrap_or(number);
         let file = segment::create(&*self.disk, key, oldest, now)
@@ -134,18 +134,35 @@ impl Writer {
         state.segments.insert(number, fresh);
         state.tail = segment::position(number, HEADER_BYTES);
         drop(state);
-        if self.claims.is_full() {
-            self.seal_claims()?;
-        }
-        Ok(())
+        self.tend_claims()
     }
 
     /// Seals the open claims, so that segments may go.
     pub fn seal_claims(&mut self) -> Result<(), Broken> {
+        if !self.flush() {
+            return Err(self.broken()); // no claim on disk without its event
+        }
         let through = segment::position(self.active.number, self.active.length);
-        let now = self.clock.now();
-        self.claims.seal(&*self.disk, through, now).map_err(|error| self.write_failed(&error, "seal claims"))?;
+        let sealed = self.claims.seal(through, self.time.now());
+        sealed.map_err(|error| self.write_failed(&error, "seal claims"))?;
         self.sealed_through = through;
+        Ok(())
+    }
+
+    /// Has claims sealed and merged in the background, as far as it is time for that. Call it when no batch is open.
+    /// An error means that too many wait to be sealed.
+    pub fn tend_claims(&mut self) -> Result<(), Broken> {
+        let now = self.time.now();
+        if let Some(through) = self.claims.tend(now) {
+            self.sealed_through = through;
+        }
+        if self.claims.is_overfull() {
+            return self.seal_claims();
+        }
+        if self.claims.is_full() && self.flush() {
+            let through = segment::position(self.active.number, self.active.length);
+            self.claims.begin_seal(through, now);
+        }
         Ok(())
     }
 
@@ -173,8 +190,8 @@ impl Writer {
                 Told::Rearm(reply, ids) => drop(reply.send(result.map(|()| ids).map_err(JournalError::from))),
             }
         }
-        if self.claims.is_full() && outcome.is_ok() {
-            let _ = self.seal_claims(); // a failure is logged, shows in `room`, and is tried again
+        if outcome.is_ok() {
+            let _ = self.tend_claims(); // a failure is logged, shows in `room`, and is tried again
         }
         outcome
     }

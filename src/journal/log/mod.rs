@@ -20,6 +20,7 @@ mod state;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod time;
 mod trim;
 mod writer;
 
@@ -41,6 +42,7 @@ use self::reader::{FoundEvent, Reader};
 use self::segment::SegmentKey;
 use self::state::{EventFacts, Ready, State};
 use self::stored::{EventRecord, Progress, StoredClaim, StoredDelivery};
+use self::time::Time;
 use self::writer::{Active, Append, Command, Limits, Writer};
 use super::disk::{Disk, RealDisk};
 use super::{
@@ -48,7 +50,7 @@ use super::{
     Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Settings, Settled, Stats, Sync,
 };
 use crate::base::{Clock, Name};
-use crate::event::{DeliveryId, DeliveryStatus};
+use crate::event::{DedupeKey, DeliveryId, DeliveryStatus};
 use crate::telemetry::Metrics;
 
 pub use self::open::OpenError;
@@ -75,6 +77,7 @@ struct Shared {
     gauges: Arc<Gauges>,
     claim_key: [u8; 32],
     store: [u8; 16],
+    time: Arc<Time>,
     limits: Limits,
     damaged: u64,
     writer: mpsc::Sender<Command>,
@@ -150,12 +153,15 @@ impl LogJournal {
         let segment_bytes = u32::try_from((max_bytes / 64).clamp(128 << 10, 32 << 20)).unwrap_or(32 << 20);
         let limits = Limits { max_bytes, segment_bytes };
         let meta = Meta::open(&*disk)?;
-        let Recovered { mut state, claims, sealed_through, next_segment, damaged } =
-            open::recover(&*disk, meta.store, clock.now())?;
+        let time = Time::open(&*disk, Arc::clone(&clock)).map_err(cannot("cannot read journal.time"))?;
+        let time = Arc::new(time);
+        let Recovered { mut state, mut claims, sealed_through, next_segment, damaged } =
+            open::recover(&disk, meta.store, time.now())?;
+        claims.merge_at_most(max_bytes / 16);
         let key = SegmentKey { store: meta.store, number: next_segment };
         let oldest = state.segments.keys().next().copied().unwrap_or(next_segment);
-        let file = segment::create(&*disk, key, oldest, clock.now()).map_err(cannot("cannot begin a segment"))?;
-        let fresh = Segment::begun(segment::HEADER_BYTES, clock.now());
+        let file = segment::create(&*disk, key, oldest, time.now()).map_err(cannot("cannot begin a segment"))?;
+        let fresh = Segment::begun(segment::HEADER_BYTES, time.now());
         state.segments.insert(next_segment, fresh);
         let log_bytes = state.segments.values().map(|segment| u64::from(segment.end)).sum();
         state.recovered(segment::position(next_segment, segment::HEADER_BYTES));
@@ -175,6 +181,7 @@ impl LogJournal {
             disk: Arc::clone(&disk),
             store: meta.store,
             clock,
+            time: Arc::clone(&time),
             state: Arc::clone(&state),
             claims,
             sealed_through,
@@ -196,6 +203,7 @@ impl LogJournal {
             gauges,
             claim_key: meta.claim_key,
             store: meta.store,
+            time,
             limits,
             damaged,
             writer: spawn_writer(writer)?,
@@ -244,15 +252,20 @@ impl LogJournal {
     }
 
     fn stored_claim(&self, claim: &Claim) -> StoredClaim {
-        // A key is 32 bytes and HMAC takes any; the fallback is never reached.
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.shared.claim_key)
-            .unwrap_or_else(|_| <Hmac<Sha256> as KeyInit>::new(&Default::default()));
-        mac.update(&claim.key.0);
+        let keyed = |key: &DedupeKey| {
+            // A key is 32 bytes and HMAC takes any; the fallback is never reached.
+            let mut mac = Hmac::<Sha256>::new_from_slice(&self.shared.claim_key)
+                .unwrap_or_else(|_| <Hmac<Sha256> as KeyInit>::new(&Default::default()));
+            mac.update(&key.0);
+            mac.finalize().into_bytes()
+        };
         let mut hash = [0; 16];
-        for (to, from) in hash.iter_mut().zip(mac.finalize().into_bytes()) {
-            *to = from;
+        hash.iter_mut().zip(keyed(&claim.key)).for_each(|(to, from)| *to = from);
+        if let Some(key) = &claim.same_body {
+            hash.iter_mut().zip(keyed(key)).take(8).for_each(|(to, from)| *to = from); // claims::prefix
         }
-        StoredClaim { hash, until: claim.until, fingerprint: claim.fingerprint, rearms: claim.rearms }
+        let until = self.shared.time.now().plus(claim.window);
+        StoredClaim { hash, until, fingerprint: claim.fingerprint, rearms: claim.rearms }
     }
 
     async fn find(&self, at: Located) -> Result<FoundEvent, JournalError> {

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -189,14 +190,15 @@ pub struct Recovered {
     pub damaged: u64,
 }
 
-/// Reads everything back. Opening is the same however often it is interrupted.
+/// Reads everything back; `now` is the journal's time. Opening is the same however often it is interrupted.
 ///
 /// # Errors
 /// [`OpenError`]: a file that is not ours or not readable is named, and nothing is changed.
-pub fn recover(disk: &dyn Disk, store: [u8; 16], now: UnixMillis) -> Result<Recovered, OpenError> {
+pub fn recover(disk: &Arc<dyn Disk>, store: [u8; 16], now: UnixMillis) -> Result<Recovered, OpenError> {
     let epoch = u64::try_from(now.0).unwrap_or(0);
+    let (claims, sealed_through) = Claims::open(Arc::clone(disk), store).map_err(failed("cannot read the claims"))?;
+    let disk = &**disk;
     disk.create_dir(segment::DIR).map_err(failed("cannot make the segments' directory"))?;
-    let (claims, sealed_through) = Claims::open(disk, store).map_err(failed("cannot read the claims"))?;
     let mut files: Vec<(u32, u64)> = disk
         .list(segment::DIR)
         .map_err(failed("cannot list the segments"))?
@@ -231,7 +233,7 @@ pub fn recover(disk: &dyn Disk, store: [u8; 16], now: UnixMillis) -> Result<Reco
     let next_segment = next_number(&state, sealed_through);
     let through = segment::position(next_segment, HEADER_BYTES);
     if sealed_through == Position::START {
-        claims.mend(disk, through, now).map_err(failed("cannot seal the claims that were read again"))?;
+        claims.mend(through, now).map_err(failed("cannot seal the claims that were read again"))?;
     } else {
         sealed_through = sealed_through.min(through);
     }
@@ -318,7 +320,7 @@ impl Reading {
         let mut damaged = 0;
         while let Some(found) = scan.next().map_err(failed(format!("cannot read {path}")))? {
             match found {
-                Found::Record(raw) => self.record(disk, key, raw)?,
+                Found::Record(raw) => self.record(key, raw)?,
                 Found::Damage { from, to } if last && to == end => {
                     tracing::info!(
                         segment = key.number,
@@ -341,7 +343,7 @@ impl Reading {
         Ok(damaged)
     }
 
-    fn record(&mut self, disk: &dyn Disk, key: SegmentKey, raw: RawRecord) -> Result<(), OpenError> {
+    fn record(&mut self, key: SegmentKey, raw: RawRecord) -> Result<(), OpenError> {
         let at = segment::position(key.number, raw.offset);
         let (first, end, payload) = (raw.entry, raw.end, raw.payload.len());
         let Ok(record) = Record::decode(raw.kind, raw.payload) else {
@@ -372,12 +374,12 @@ impl Reading {
                 let rearmed = Rearmed { id: delivery, home, event_at, why, attempts, at: when };
                 self.state.rearmed(&rearmed, at, false);
             }
-            Record::Duplicate { .. } => {}
+            Record::Duplicate { .. } | Record::SameBody { .. } => {}
             Record::Trimmed { segment } => self.trimmed.push(segment),
         }
         if self.claims.is_full() {
             let through = segment::position(key.number, end);
-            self.claims.seal(disk, through, self.now).map_err(failed("cannot seal claims"))?;
+            self.claims.seal(through, self.now).map_err(failed("cannot seal claims"))?;
             self.sealed_through = through;
         }
         Ok(())

@@ -243,6 +243,7 @@ fn change(at: Position, record: Record) -> Change {
         Record::Settled { settled, .. } => Change::Settled(settled),
         Record::Rearmed { delivery, why, at, .. } => Change::Rearmed { delivery, why, at },
         Record::Duplicate { original, conflict, at } => Change::Duplicate { original, conflict, at },
+        Record::SameBody { event, like } => Change::SameBody { event, like },
         Record::Trimmed { segment } => {
             let before = segment::position(segment.saturating_add(1), 0);
             Change::Trimmed { from: segment::position(segment, 0), before }

@@ -12,6 +12,7 @@
 //! | 4 Rearmed | delivery, home, event's position u64, why u8 (1 replay, 2 duplicate), attempts u32, at |
 //! | 5 Duplicate | event id 16, conflict u8, at |
 //! | 6 Trimmed | segment u32 |
+//! | 7 Same body | event id 16, id 16 of an earlier event with the same signed bytes |
 
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub enum Record {
     Duplicate { original: EventId, conflict: bool, at: UnixMillis },
     /// A segment is no longer needed.
     Trimmed { segment: u32 },
+    /// An event has the signed bytes of an earlier one, under another id.
+    SameBody { event: EventId, like: EventId },
 }
 
 /// The number of [`Record::Event`], which readers may pick out.
@@ -57,6 +60,7 @@ const KIND_SETTLED: u8 = 3;
 pub const KIND_REARMED: u8 = 4;
 const KIND_DUPLICATE: u8 = 5;
 const KIND_TRIMMED: u8 = 6;
+const KIND_SAME_BODY: u8 = 7;
 
 impl Record {
     /// The record's kind and payload.
@@ -88,6 +92,10 @@ impl Record {
                 out.u32(*segment);
                 KIND_TRIMMED
             }
+            Self::SameBody { event, like } => {
+                out.raw(event.as_bytes()).raw(like.as_bytes());
+                KIND_SAME_BODY
+            }
         };
         (kind, out.0)
     }
@@ -118,6 +126,9 @@ impl Record {
                 at: UnixMillis(from.i64()?),
             },
             KIND_TRIMMED => Self::Trimmed { segment: from.u32()? },
+            KIND_SAME_BODY => {
+                Self::SameBody { event: EventId::from_bytes(from.id()?), like: EventId::from_bytes(from.id()?) }
+            }
             _ => return Err(Malformed),
         })
     }

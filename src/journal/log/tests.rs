@@ -1,5 +1,6 @@
 //! What the journal promises, tried on real files. A crash is a copy of the directory taken while it is open.
 
+mod clocks;
 mod faults;
 mod first;
 mod space;
@@ -52,7 +53,7 @@ impl Store {
     fn crashed(&self) -> Self {
         let dir = tempfile::tempdir().unwrap();
         copy(self.dir.path(), dir.path());
-        let clock = Arc::new(ManualClock::at(self.clock.now()));
+        let clock = Arc::new(self.clock.copied());
         let journal = open(dir.path(), &clock, 64 << 20);
         Self { dir, clock, journal }
     }
@@ -142,7 +143,8 @@ fn entry(body: &[u8], key: Option<u8>, destinations: &[&str]) -> Entry {
     let claim = key.map(|key| Claim {
         key: DedupeKey([key; 32]),
         fingerprint: body.len() as u64,
-        until: T0.plus(HOUR),
+        same_body: None,
+        window: HOUR,
         rearms: true,
     });
     let to = |name: &&str| NewDelivery { destination: Name::new(name).unwrap(), path: Some("/p".into()) };
@@ -154,7 +156,7 @@ fn entry(body: &[u8], key: Option<u8>, destinations: &[&str]) -> Entry {
 fn fresh(appended: Appended) -> Located {
     match appended {
         Appended::Fresh(located) => located,
-        Appended::Duplicate { .. } => panic!("a duplicate"),
+        Appended::SameBody { .. } | Appended::Duplicate { .. } => panic!("not the first of its kind"),
     }
 }
 
@@ -186,6 +188,7 @@ async fn of_identical_appends_at_once_one_is_fresh() {
     let id = fresh(*winners[0]).id;
     let agree = |outcome: &Appended| match outcome {
         Appended::Fresh(located) | Appended::Duplicate { original: located, .. } => located.id == id,
+        Appended::SameBody { .. } => false,
     };
     assert!(outcomes.iter().all(agree));
     assert_eq!(store.pending("app").await.len(), 1);
@@ -198,7 +201,7 @@ async fn a_claim_holds_over_a_restart_until_its_window_is_over() {
     let store = store.crashed();
     match store.append(entry(b"longer", Some(7), &["app"])).await {
         Appended::Duplicate { original, conflict } => assert_eq!((original.id, conflict), (first.id, true)),
-        Appended::Fresh(_) => panic!("taken twice"),
+        other => panic!("taken twice: {other:?}"),
     }
     store.clock.set(T0.plus(HOUR).minus(Duration::from_millis(1)));
     assert!(matches!(store.append(entry(b"x", Some(7), &["app"])).await, Appended::Duplicate { conflict: false, .. }));

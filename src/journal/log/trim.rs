@@ -46,13 +46,21 @@ impl Writer {
         }
         self.exhausted = false;
         self.index_bytes = self.disk.list("index").map_or(0, |files| files.iter().map(|(_, bytes)| bytes).sum());
-        let now = self.clock.now();
+        let _ = self.tend_claims(); // a failure is logged, shows in `room`, and is tried again
+        if let Err(error) = self.time.mark_now_and_then(&*self.disk) {
+            tracing::warn!(%error, "the journal's time could not be written down; it is tried again");
+        }
+        let (wall, now) = (self.clock.now(), self.time.now());
         let made_at = self.state().segments.get(&self.active.number).map_or(now, |segment| segment.made_at);
         if now.since(made_at) > self.keep.delivered / 8 {
             self.roll()?; // so that a quiet gateway's history ages as well
         }
         for _ in 0..SEGMENTS_A_CALL {
-            let old = |segment: &Segment| segment.newest_at().plus(self.keep.delivered) < now;
+            // By the wall clock, and by the journal's own time as well: see `time`.
+            let old = |segment: &Segment| {
+                let keep = self.keep.delivered;
+                segment.newest_at().plus(keep) < wall && segment.made_at.plus(keep) < now
+            };
             let needed = |segment: &Segment| {
                 let dead = if segment.newest_dead.plus(self.keep.dead) < now { 0 } else { segment.dead };
                 segment.pending + dead
@@ -177,7 +185,7 @@ impl Writer {
     /// Copies the events of segment `number` that have a pending delivery or a dead one within its retention.
     fn copy_forward(&mut self, number: u32, end: u32, batch: &mut Batch) -> Result<u32, Broken> {
         let key = SegmentKey { store: self.store, number };
-        let now = self.clock.now();
+        let now = self.time.now();
         let opened = self.disk.open(&segment::path(number));
         let file = opened.map_err(|error| self.fail(&format!("segment {number} cannot be read: {error}")))?;
         let mut scan = Scan::new(file, key, 0, end, 1 << 20);

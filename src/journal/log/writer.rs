@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::claims::{Claims, Held};
+use super::claims::{Claims, Found, Held};
 use super::commit::{Batch, Broken, Effect, Told};
 use super::entry::Standing;
 use super::pauses;
@@ -14,6 +14,7 @@ use super::record::{Home, KIND_EVENT, Record};
 use super::segment::{self, HEADER_BYTES};
 use super::state::{EventFacts, Rearmed, State};
 use super::stored::StoredClaim;
+use super::time::Time;
 use super::{Gauges, RETRY_AFTER};
 use crate::admit::Lease;
 use crate::base::{Clock, Name};
@@ -70,6 +71,7 @@ pub struct Writer {
     pub disk: Arc<dyn Disk>,
     pub store: [u8; 16],
     pub clock: Arc<dyn Clock>,
+    pub time: Arc<Time>,
     pub state: Arc<Mutex<State>>,
     pub claims: Claims,
     pub sealed_through: Position,
@@ -150,6 +152,8 @@ impl Writer {
                 if let Command::Close { reply } = command {
                     let _ = self.commit(&mut batch); // whoever waits has been told
                     self.flush();
+                    self.claims.close();
+                    let _ = self.time.mark(&*self.disk); // the one before will do
                     self.gauges.set_room(Room::Failed(Arc::from("the journal is closed")));
                     let _ = reply.send(()); // whoever asked may have gone
                     return;
@@ -205,8 +209,13 @@ impl Writer {
     }
 
     fn append(&mut self, append: Append, batch: &mut Batch) -> Result<Appended, AppendError> {
-        let held = append.claim.as_ref().map(|claim| self.holder(claim)).transpose()?.flatten();
-        let Some(held) = held else { return self.fresh(append, batch) };
+        let found = append.claim.as_ref().map(|claim| self.find(claim)).transpose()?.unwrap_or_default();
+        let Some(held) = found.holder else {
+            let kept = self.fresh(append, batch)?;
+            let Some(like) = found.alike else { return Ok(Appended::Fresh(kept)) };
+            self.add(&Record::SameBody { event: kept.id, like }, batch)?;
+            return Ok(Appended::SameBody { kept, like });
+        };
         if append.sync == Sync::Durable && self.is_unflushed(held.at) {
             batch.durable = true; // the original was relayed; only now is anybody told that it is kept
         }
@@ -214,17 +223,16 @@ impl Writer {
     }
 
     fn reserve(&mut self, claim: &StoredClaim, batch: &mut Batch) -> Result<Reserved, AppendError> {
-        let Some(held) = self.holder(claim)? else { return Ok(Reserved::Free) };
+        let Some(held) = self.find(claim)?.holder else { return Ok(Reserved::Free) };
         Ok(match self.duplicate(held, Some(claim), batch)? {
             Appended::Duplicate { original, conflict } => Reserved::Seen { original, conflict },
-            Appended::Fresh(_) => Reserved::Free,
+            Appended::Fresh(_) | Appended::SameBody { .. } => Reserved::Free,
         })
     }
 
-    fn holder(&mut self, claim: &StoredClaim) -> Result<Option<Held>, Broken> {
-        let now = self.clock.now();
-        let held = self.claims.holder(&claim.hash, now);
-        held.map_err(|error| self.fail(&format!("claims cannot be read: {error}")))
+    fn find(&mut self, claim: &StoredClaim) -> Result<Found, Broken> {
+        let found = self.claims.find(&claim.hash, self.time.now());
+        found.map_err(|error| self.fail(&format!("claims cannot be read: {error}")))
     }
 
     /// Whether what stands at `at` is not durable yet.
@@ -232,7 +240,7 @@ impl Writer {
         at >= segment::position(self.active.number, self.active.flushed)
     }
 
-    fn fresh(&mut self, append: Append, batch: &mut Batch) -> Result<Appended, AppendError> {
+    fn fresh(&mut self, append: Append, batch: &mut Batch) -> Result<Located, AppendError> {
         let Append { facts, claim, payload, attempt, sync, .. } = append;
         let size = segment::record_bytes(payload.len());
         if size as u64 > self.limits.max_bytes / 4 {
@@ -255,7 +263,7 @@ impl Writer {
         if let Some(claim) = claim {
             batch.claim(&mut self.claims, claim.hash, Held::new(&claim, id, at, first, entries));
         }
-        Ok(Appended::Fresh(Located { id, at }))
+        Ok(Located { id, at })
     }
 
     /// Notes the attempt that the request path made at an event's first delivery, or is making.
@@ -282,7 +290,7 @@ impl Writer {
             batch.late.push(Effect::Started { id, home, event_at, number: FIRST });
         }
         if let Some((attempt, verdict)) = ended {
-            let at = self.clock.now();
+            let at = self.time.now();
             let settled = Settled { delivery: id, attempt: Some(attempt), verdict };
             self.add(&Record::Settled { settled, home, at }, batch)?;
             batch.late.push(Effect::Settled { id, home, number: Some(FIRST), verdict, at });
@@ -371,7 +379,7 @@ impl Writer {
     }
 
     fn settle(&mut self, lane: Option<&Lane>, settled: Settled, reply: Reply<(), JournalError>, batch: &mut Batch) {
-        let (id, verdict, at) = (settled.delivery, settled.verdict, self.clock.now());
+        let (id, verdict, at) = (settled.delivery, settled.verdict, self.time.now());
         let number = settled.attempt.as_ref().map(|attempt| attempt.number);
         let home = match self.home(lane, id) {
             Ok((home, _)) => home,

@@ -206,3 +206,42 @@ async fn a_short_disk_lets_go_of_history_and_then_refuses() {
     journal.trim(Retention::default()).await.unwrap();
     assert_eq!(journal.room(), Room::Open);
 }
+
+/// Claims are sealed and merged behind all of this, many times.
+#[tokio::test]
+async fn many_claims_are_kept_apart_over_crashes_and_sealing() {
+    let mut store = Store::new();
+    let numbered = |number: u32| {
+        let mut entry = entry(b"x", Some(0), &[]);
+        let key = entry.claim.as_mut().map(|claim| &mut claim.key.0);
+        key.unwrap()[..4].copy_from_slice(&number.to_le_bytes());
+        entry
+    };
+    for round in 0..6 {
+        let appends = (round * 1_000..(round + 1) * 1_000).map(|number| store.append(numbered(number)));
+        let outcomes = futures_util::future::join_all(appends).await;
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Appended::Fresh(_))));
+        store.journal.close().await; // a copy of a directory that changes is no crash
+        store = store.crashed();
+    }
+    let files = fs::read_dir(store.dir.path().join("claims")).unwrap().count();
+    assert!((1..20).contains(&files), "sealed, and merged: {files}");
+    let again = futures_util::future::join_all((0..6_000).map(|number| store.append(numbered(number)))).await;
+    assert!(again.iter().all(|outcome| matches!(outcome, Appended::Duplicate { conflict: false, .. })));
+}
+
+/// The disk fills up as identical requests are written: none of them is acknowledged, none holds the key, and once
+/// there is space one of the senders' retries is the event.
+#[tokio::test]
+async fn if_the_first_of_several_fails_another_is_the_event() {
+    let (_dir, faults, _clock, journal) = on_failing_disk(64 << 20);
+    let appends = || (0..8).map(|_| journal.append(entry(b"x", Some(1), &["app"]), Sync::Durable));
+    faults.full_after.store(faults.written.load(Ordering::SeqCst) + 10, Ordering::SeqCst);
+    let outcomes = futures_util::future::join_all(appends()).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(AppendError::Full { .. }))), "{outcomes:?}");
+    faults.full_after.store(0, Ordering::SeqCst);
+    let outcomes = futures_util::future::join_all(appends()).await;
+    let fresh = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Appended::Fresh(_)))).count();
+    let duplicates = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Appended::Duplicate { .. }))).count();
+    assert_eq!((fresh, duplicates, journal.stats().lanes[0].pending), (1, 7, 1));
+}

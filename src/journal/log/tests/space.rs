@@ -221,17 +221,16 @@ async fn damaged_claims_are_read_again_from_the_log() {
     copy(store.dir.path(), dir.path());
     let reopened = |dir: &Path| open(dir, &store.clock, 64 << 20);
     let seal = |dir: &Path| {
-        let disk = RealDisk::new(dir);
-        let recovered = open::recover(&disk, Meta::open(&disk).unwrap().store, T0).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(dir));
+        let recovered = open::recover(&disk, Meta::open(&*disk).unwrap().store, T0).unwrap();
         let Recovered { mut claims, next_segment, .. } = recovered;
-        claims.seal(&disk, segment::position(next_segment, segment::HEADER_BYTES), T0).unwrap();
+        claims.seal(segment::position(next_segment, segment::HEADER_BYTES), T0).unwrap();
     };
     seal(dir.path());
-    let partition = dir.path().join("claims/00000001.clm");
-    let mut bytes = fs::read(&partition).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&partition, bytes).unwrap();
+    let run = dir.path().join("claims/00000001-00000001.clm");
+    let mut bytes = fs::read(&run).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&run, bytes).unwrap();
     for _ in 0..2 {
         let journal = reopened(dir.path()); // the second opening finds it mended
         for key in 0..100 {
@@ -241,7 +240,7 @@ async fn damaged_claims_are_read_again_from_the_log() {
         journal.close().await;
         drop(journal);
     }
-    assert!(dir.path().join("claims/00000001.clm.damaged").exists(), "set aside, not thrown away");
+    assert!(dir.path().join("claims/00000001-00000001.clm.damaged").exists(), "set aside, not thrown away");
 }
 
 #[tokio::test]
