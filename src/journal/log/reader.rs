@@ -32,6 +32,27 @@ pub struct Reader {
     pub open: VecDeque<(u32, Arc<dyn DiskFile>)>,
 }
 
+/// Where a walk over the log came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    /// Here: whoever walks had enough.
+    At(Position),
+    /// The end.
+    End,
+    /// The end, but segments on the way were let go of meanwhile: what was copied out of them lies behind the end.
+    Gaps,
+}
+
+impl Stopped {
+    /// Where to go on, the end being at `end`.
+    fn or(self, end: Position) -> Position {
+        match self {
+            Self::At(next) => next,
+            Self::End | Self::Gaps => end,
+        }
+    }
+}
+
 /// An event's record and where it stands.
 pub struct FoundEvent {
     /// Where it is now.
@@ -97,22 +118,25 @@ impl Reader {
             reader.collect(&lane.destination, number, raw, &mut batch);
             batch.deliveries.len() >= max
         })?;
-        batch.next = stopped.unwrap_or(tail.max(after));
+        batch.next = stopped.or(tail.max(after));
         Ok(batch)
     }
 
     /// Shows `each` every record of `segments` from `after` on, until it has enough or much of the log was gone
-    /// through. Says where it stopped; none if it came to the end.
+    /// through.
     fn walk(
         &mut self,
         segments: Vec<(u32, u32)>,
         after: Position,
         mut each: impl FnMut(&Self, u32, RawRecord) -> bool,
-    ) -> Result<Option<Position>, JournalError> {
+    ) -> Result<Stopped, JournalError> {
         let (first, offset) = segment::split(after);
-        let mut gone_through = 0;
+        let (mut gone_through, mut came_to) = (0, Stopped::End);
         for (number, end) in segments {
-            let Some(file) = self.file(number)? else { continue };
+            let Some(file) = self.file(number)? else {
+                came_to = Stopped::Gaps;
+                continue;
+            };
             let from = if first == number { offset } else { 0 };
             let mut scan = Scan::new(file, SegmentKey { store: self.store, number }, from, end, READ_AHEAD);
             while let Some(found) = scan.next().map_err(unreadable)? {
@@ -120,11 +144,11 @@ impl Reader {
                 gone_through += u64::from(raw.end - raw.offset);
                 let next = segment::position(number, raw.end);
                 if each(self, number, raw) || gone_through >= SCAN_BYTES {
-                    return Ok(Some(next));
+                    return Ok(Stopped::At(next));
                 }
             }
         }
-        Ok(None)
+        Ok(came_to)
     }
 
     /// Adds the deliveries of one record that are `destination`'s and pending.
@@ -176,19 +200,24 @@ impl Reader {
             let oldest = state.segments.keys().next().filter(|oldest| **oldest > 1);
             (segments, oldest.map(|oldest| segment::position(*oldest, 0)), state.tail)
         };
-        let mut changes = Vec::new();
+        let (mut changes, mut gone) = (Vec::new(), oldest);
         let stopped = self.walk(segments, after, |_, number, raw| {
-            if let Ok(record) = Record::decode(raw.kind, raw.payload) {
-                changes.push(change(segment::position(number, raw.offset), record));
+            match Record::decode(raw.kind, raw.payload) {
+                Ok(Record::Trimmed { segment }) => {
+                    gone = gone.max(Some(segment::position(segment.saturating_add(1), 0)));
+                }
+                Ok(record) => changes.extend(change(segment::position(number, raw.offset), record)),
+                Err(_) => {}
             }
             changes.len() >= max
         })?;
-        if let Some(oldest) = oldest.filter(|_| stopped.is_none() && !changes.is_empty()) {
-            // For a reader that lags: the records that told of what is gone may be gone as well by now. Said
-            // last, when it has heard of everything that was copied forward.
-            changes.push(Change::Trimmed { from: Position::START, before: oldest });
+        // What is gone is said last, to a reader that has heard of everything that was copied forward: the records that told
+        // one that lags of a copy may be gone by now, and it would take the event for gone where it last knew it.
+        let heard = gone.filter(|_| stopped == Stopped::End);
+        if let Some(before) = heard.filter(|_| !changes.is_empty() || gone > oldest) {
+            changes.push(Change::Trimmed { from: Position::START, before });
         }
-        Ok(Changes { changes, next: stopped.unwrap_or(tail.max(after)) })
+        Ok(Changes { changes, next: stopped.or(tail.max(after)) })
     }
 
     fn end_of(&self, number: u32) -> Option<u32> {
@@ -225,8 +254,8 @@ fn unreadable(error: io::Error) -> JournalError {
     JournalError::Read(Arc::from(error.to_string()))
 }
 
-fn change(at: Position, record: Record) -> Change {
-    match record {
+fn change(at: Position, record: Record) -> Option<Change> {
+    Some(match record {
         Record::Event(record) => {
             let EventRecord { mut event, deliveries, .. } = *record;
             let body_bytes = event.body.len() as u64;
@@ -244,9 +273,6 @@ fn change(at: Position, record: Record) -> Change {
         Record::Rearmed { delivery, why, at, .. } => Change::Rearmed { delivery, why, at },
         Record::Duplicate { original, conflict, at } => Change::Duplicate { original, conflict, at },
         Record::SameBody { event, like } => Change::SameBody { event, like },
-        Record::Trimmed { segment } => {
-            let before = segment::position(segment.saturating_add(1), 0);
-            Change::Trimmed { from: segment::position(segment, 0), before }
-        }
-    }
+        Record::Trimmed { .. } => return None,
+    })
 }
