@@ -3,8 +3,8 @@
 //! `FOREBAY_KILLS` says how often (`tests/kill9.sh`); a few times in the everyday run.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -21,14 +21,34 @@ type Acknowledged = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_over_kills_under_load() {
-    let kills: u64 = std::env::var("FOREBAY_KILLS").map_or(3, |text| text.parse().expect("FOREBAY_KILLS is a number"));
     let app = FakeApp::start().await;
-    let flaky = std::sync::atomic::AtomicU64::new(0);
+    let turn = AtomicU64::new(0);
     app.behave(move |_| {
-        let turn = flaky.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let turn = turn.fetch_add(1, Ordering::Relaxed);
         Some(status(if turn.is_multiple_of(7) { 503 } else { 200 }))
     });
-    let mut gateway = Gateway::start(&github_to(&app.url())).await;
+    killed_under_load("store", &app, &github_to(&app.url())).await;
+}
+
+/// The application answers most of it itself; what it refuses or hangs on is acknowledged and has to be delivered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_over_kills_under_load_in_proxy_mode() {
+    let app = FakeApp::start().await;
+    let turn = AtomicU64::new(0);
+    app.behave(move |_| match turn.fetch_add(1, Ordering::Relaxed) {
+        turn if turn.is_multiple_of(7) => Some(status(503)),
+        turn if turn.is_multiple_of(101) => None,
+        _ => Some(status(200)),
+    });
+    let config = github_to(&app.url())
+        .replace("to: [app]", "mode: proxy, deadline: 200ms, to: [app]")
+        .replace("url: ", "timeout: 500ms, url: ");
+    killed_under_load("proxy", &app, &config).await;
+}
+
+async fn killed_under_load(mode: &str, app: &FakeApp, config: &str) {
+    let kills: u64 = std::env::var("FOREBAY_KILLS").map_or(3, |text| text.parse().expect("FOREBAY_KILLS is a number"));
+    let mut gateway = Gateway::start(config).await;
     let acknowledged: Acknowledged = Arc::default();
     let mut cut_off = 0;
     for round in 0..kills {
@@ -59,9 +79,9 @@ async fn nothing_acknowledged_is_lost_over_kills_under_load() {
         let got = app.event_ids();
         panic!("lost: {:?}", wanted.difference(&got).collect::<Vec<_>>());
     }
-    check_what_arrived(&app, &acknowledged);
+    check_what_arrived(app, &acknowledged);
     drop(gateway);
-    println!("{kills} kills, {} acknowledged, {} attempts seen, 0 lost", wanted.len(), app.seen().len());
+    println!("{kills} kills, {mode} mode, {} acknowledged, {} attempts seen, 0 lost", wanted.len(), app.seen().len());
 }
 
 /// Posts one webhook after the other. True if the gateway died with one of them under way.
