@@ -117,11 +117,14 @@ impl Target {
     /// over, the breaker is open, or the destination is paused.
     pub async fn turn(self: &Arc<Self>, until: Instant) -> Option<Turn> {
         let turn = loop {
+            if Instant::now() >= until {
+                return None;
+            }
             match self.ask(Patience::Place) {
                 Asked::Granted(turn) => break turn,
                 Asked::Line(line) => match tokio::time::timeout_at(until, line).await {
                     Ok(Ok(turn)) => break turn,
-                    Ok(Err(_sent_away)) => {}
+                    Ok(Err(_sent_away)) => {} // it asks again
                     Err(_elapsed) => return None,
                 },
                 Asked::Shut(_) | Asked::Not(_) => return None,

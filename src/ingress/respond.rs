@@ -230,7 +230,7 @@ pub(super) fn finish<B: Body<Data = Bytes>>(response: Response<B>, id: RequestId
     let mut buffer = uuid::Uuid::encode_buffer();
     let id: &str = id.0.simple().encode_lower(&mut buffer);
     if let Ok(value) = HeaderValue::from_str(id) {
-        parts.headers.insert(REQUEST_ID.clone(), value);
+        parts.headers.entry(&REQUEST_ID).or_insert(value); // an application's own, in an answer that is relayed, stays
     }
     let Some(ErrorText(error)) = parts.extensions.remove() else {
         return Response::from_parts(parts, Either::Right(body));

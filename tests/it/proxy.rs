@@ -54,6 +54,7 @@ async fn the_applications_answer_reaches_the_sender_and_is_recorded() {
             ("set-cookie", "a=1"),
             ("set-cookie", "b=2"),
             ("x-app", "yes"),
+            ("x-request-id", "the application's"),
             ("connection", "x-hop"),
             ("x-hop", "no"),
             ("forebay-event-id", "forged"),
@@ -67,6 +68,7 @@ async fn the_applications_answer_reaches_the_sender_and_is_recorded() {
     assert_eq!((answer.status, answer.text().as_str(), answer.header("x-app")), (201, "made\n", Some("yes")));
     assert_eq!(answer.headers.get_all("set-cookie").iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
     assert_eq!((answer.header("x-hop"), answer.header("forebay-buffered")), (None, None));
+    assert_eq!(answer.header("x-request-id"), Some("the application's"));
     assert_eq!(answer.headers.get_all("forebay-event-id").iter().count(), 1);
 
     let event = gateway.event(&id(&answer), "delivered").await;
