@@ -4,27 +4,31 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
+use governor::RateLimiter;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
 use tokio::time::Instant;
 
-use super::gcra::{Gcra, Nanos, moment};
-use super::tally::{KEYS_MAX, Key, Tally};
-use super::{OverLimit, Per, RateLimit};
+use super::clock::{Clock, Forward};
+use super::tally::{Ask, KEYS_MAX, Key, Question, Tally};
+use super::{OverLimit, Per, RateLimit, quota};
 use crate::event::{Event, Headers};
 
 /// Limits that a request is under together: it spends one of each, or, where one of them is spent, of none.
 #[derive(Debug)]
 pub struct Limits {
-    limits: Vec<(RateLimit, Gcra)>,
-    origin: Instant,
+    limits: Vec<Limit>,
     hashes: RandomState,
-    /// One for each limit. Under one lock, so that nobody spends between a look at all of them and the spending.
-    tallies: Mutex<Vec<Tally>>,
+    /// Held from a look at all of the limits until they are spent, so that nobody spends in between. A tally's lock is
+    /// taken under it, never the other way round.
+    time: Mutex<Forward>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ask {
-    Look,
-    Spend,
+#[derive(Debug)]
+struct Limit {
+    per: Per,
+    governor: RateLimiter<Question, Tally, Clock, NoOpMiddleware<Nanos>>,
+    tally: Tally,
 }
 
 impl Limits {
@@ -35,9 +39,14 @@ impl Limits {
     }
 
     pub(super) fn remembering(keys_max: usize, limits: Vec<RateLimit>) -> Self {
-        let tallies = limits.iter().map(|_| Tally::new(keys_max)).collect();
-        let limits = limits.into_iter().map(|limit| (limit.clone(), Gcra::new(limit.rate, limit.burst))).collect();
-        Self { limits, origin: Instant::now(), hashes: RandomState::new(), tallies: Mutex::new(tallies) }
+        let time = Forward::new();
+        let limit = |RateLimit { rate, burst, per }| {
+            let tally = Tally::new(keys_max, time.clock());
+            let governor = RateLimiter::new(quota(rate, burst), tally.clone(), time.clock());
+            Limit { per, governor, tally }
+        };
+        let limits = limits.into_iter().map(limit).collect();
+        Self { limits, hashes: RandomState::new(), time: Mutex::new(time) }
     }
 
     /// Spends one of the client's at `ip`.
@@ -45,7 +54,7 @@ impl Limits {
     /// # Errors
     /// [`OverLimit`] of the limit with the longest wait; nothing was spent of any.
     pub fn spend_client(&self, ip: IpAddr) -> Result<(), OverLimit> {
-        self.ask(Ask::Spend, Instant::now(), |_| Key::client(ip))
+        self.ask(Ask::Spend, Instant::now, |_| Key::client(ip))
     }
 
     /// Looks whether the client at `ip` has one to spend, and spends nothing.
@@ -53,7 +62,7 @@ impl Limits {
     /// # Errors
     /// As [`Limits::spend_client`].
     pub fn look_client(&self, ip: IpAddr) -> Result<(), OverLimit> {
-        self.ask(Ask::Look, Instant::now(), |_| Key::client(ip))
+        self.ask(Ask::Look, Instant::now, |_| Key::client(ip))
     }
 
     /// Spends one for a verified event.
@@ -61,10 +70,10 @@ impl Limits {
     /// # Errors
     /// As [`Limits::spend_client`].
     pub fn spend_event(&self, event: &Event) -> Result<(), OverLimit> {
-        self.spend_event_at(Instant::now(), event.client.ip, &event.headers)
+        self.spend_by_headers(Instant::now, event.client.ip, &event.headers)
     }
 
-    pub(super) fn spend_event_at(&self, now: Instant, ip: IpAddr, headers: &Headers) -> Result<(), OverLimit> {
+    fn spend_by_headers(&self, now: impl FnOnce() -> Instant, ip: IpAddr, headers: &Headers) -> Result<(), OverLimit> {
         self.ask(Ask::Spend, now, |per| match per {
             Per::Source => Key::All,
             Per::ClientIp | Per::Unverified => Key::client(ip),
@@ -78,45 +87,50 @@ impl Limits {
         })
     }
 
-    fn ask(&self, ask: Ask, now: Instant, key: impl Fn(&Per) -> Key) -> Result<(), OverLimit> {
+    /// Asks all limits at one moment. `now` is read once nobody else can ask.
+    fn ask(&self, ask: Ask, now: impl FnOnce() -> Instant, key: impl Fn(&Per) -> Key) -> Result<(), OverLimit> {
         if self.limits.is_empty() {
             return Ok(());
         }
-        let now = moment(self.origin, now);
-        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys: Vec<Key> = self.limits.iter().map(|limit| key(&limit.per)).collect();
+        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = time.move_to(now());
+        self.limits.iter().for_each(|limit| limit.tally.sweep_in_time());
+        self.ask_each(Ask::Look, &keys, now)?;
+        match ask {
+            Ask::Look => Ok(()),
+            Ask::Spend => self.ask_each(Ask::Spend, &keys, now), // they all pass, as they have just said
+        }
+    }
+
+    /// Asks each limit, all of them even where one refuses.
+    fn ask_each(&self, ask: Ask, keys: &[Key], now: Nanos) -> Result<(), OverLimit> {
         let mut over: Option<OverLimit> = None;
-        let mut after: Vec<(Key, Nanos)> = Vec::with_capacity(self.limits.len());
-        for ((limit, gcra), tally) in self.limits.iter().zip(tallies.iter_mut()) {
-            tally.sweep_in_time(gcra, now);
-            let key = key(&limit.per);
-            match gcra.one_more(tally.state(&key, gcra, now), now) {
-                Ok(whole_at) => after.push((key, whole_at)),
-                Err(wait) if over.is_none_or(|over| over.retry_after < wait) => {
-                    let (per, quota) = (limit.per.word(), limit.burst.max(1));
-                    over = Some(OverLimit { per, retry_after: wait, quota, window: gcra.refill() });
-                }
-                Err(_) => {}
+        for (limit, key) in self.limits.iter().zip(keys) {
+            let Err(until) = limit.governor.check_key(&Question { key: *key, ask }) else { continue };
+            let retry_after = until.wait_time_from(now);
+            if over.is_none_or(|over| over.retry_after < retry_after) {
+                let (per, quota) = (limit.per.word(), until.quota());
+                let window = quota.burst_size_replenished_in();
+                over = Some(OverLimit { per, retry_after, quota: quota.burst_size().get(), window });
             }
         }
-        if let Some(over) = over {
-            return Err(over);
-        }
-        if ask == Ask::Spend {
-            for (((_, gcra), tally), (key, whole_at)) in self.limits.iter().zip(tallies.iter_mut()).zip(after) {
-                tally.keep(key, whole_at, gcra, now);
-            }
-        }
-        Ok(())
+        over.map_or(Ok(()), Err)
     }
 
     #[cfg(test)]
     pub(super) fn spend_client_at(&self, now: Instant, ip: IpAddr) -> Result<(), OverLimit> {
-        self.ask(Ask::Spend, now, |_| Key::client(ip))
+        self.ask(Ask::Spend, || now, |_| Key::client(ip))
+    }
+
+    #[cfg(test)]
+    pub(super) fn spend_event_at(&self, now: Instant, ip: IpAddr, headers: &Headers) -> Result<(), OverLimit> {
+        self.spend_by_headers(|| now, ip, headers)
     }
 
     /// How many keys the first limit remembers, and how many it has memory for.
     #[cfg(test)]
     pub(super) fn size(&self) -> (usize, usize) {
-        self.tallies.lock().unwrap().first().map_or((0, 0), Tally::size)
+        self.limits.first().map_or((0, 0), |limit| limit.tally.size())
     }
 }

@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::gcra::{Gcra, Nanos, nanos};
+use governor::clock::Clock as _;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+
+use super::clock::Clock;
 
 /// How many clients, or values of a header, one limit remembers.
 pub const KEYS_MAX: usize = 100_000;
 
 /// How often those that have their whole burst again are forgotten, at most.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Nanos = Nanos::new(60_000_000_000);
 
 /// What a limit counts together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,35 +41,91 @@ impl Key {
     }
 }
 
-/// The states of one limit, by key. A key that is not there has its whole burst.
+/// What governor is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Question {
+    pub(super) key: Key,
+    pub(super) ask: Ask,
+}
+
+/// What becomes of one that would pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Ask {
+    /// Nothing: the state stays as it is.
+    Look,
+    /// It is spent.
+    Spend,
+}
+
+/// The states of one limit, by key: what governor remembers. All clones hold the same.
+///
+/// A state is the time at which the whole burst is there again, and a key that is not there has its whole burst.
 ///
 /// It holds a bounded number of keys. Those that have their whole burst again are forgotten in time, and the memory is
 /// given back; when that is not enough, the half that has spent least is, and has its whole burst again. So a flood from
 /// very many addresses can outrun it, but can neither make it grow nor clear whoever has spent most.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tally {
+    clock: Clock,
+    states: Arc<Mutex<States>>,
+}
+
+#[derive(Debug)]
+struct States {
     whole_at: HashMap<Key, Nanos>,
     keys_max: usize,
     swept_at: Nanos,
 }
 
+impl StateStore for Tally {
+    type Key = Question;
+
+    fn measure_and_replace<T, F, E>(&self, question: &Question, measure: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut states = self.states();
+        let (passes, whole_at) = measure(states.whole_at.get(&question.key).copied())?;
+        if question.ask == Ask::Spend {
+            states.keep(question.key, whole_at, self.clock.now());
+        }
+        Ok(passes)
+    }
+}
+
 impl Tally {
-    pub(super) fn new(keys_max: usize) -> Self {
-        Self { whole_at: HashMap::new(), keys_max, swept_at: 0 }
+    /// Of nobody. `clock` is the one that its governor goes by, before it has moved: states count from there.
+    pub(super) fn new(keys_max: usize, clock: Clock) -> Self {
+        let states = States { whole_at: HashMap::new(), keys_max, swept_at: clock.now() };
+        Self { clock, states: Arc::new(Mutex::new(states)) }
     }
 
-    /// The state of `key`, if it is remembered. It is mended for good where the clock was set back.
-    pub(super) fn state(&mut self, key: &Key, gcra: &Gcra, now: Nanos) -> Option<Nanos> {
-        let whole_at = self.whole_at.get_mut(key)?;
-        *whole_at = gcra.at_most_spent(*whole_at, now);
-        Some(*whole_at)
+    /// Forgets, now and then, whoever has their whole burst again.
+    pub(super) fn sweep_in_time(&self) {
+        let (mut states, now) = (self.states(), self.clock.now());
+        if now.saturating_sub(states.swept_at) >= SWEEP_EVERY {
+            states.sweep(now);
+        }
     }
 
+    fn states(&self) -> MutexGuard<'_, States> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many keys it remembers, and how many it has memory for.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (usize, usize) {
+        let states = self.states();
+        (states.whole_at.len(), states.whole_at.capacity())
+    }
+}
+
+impl States {
     /// Remembers the state of `key`.
-    pub(super) fn keep(&mut self, key: Key, whole_at: Nanos, gcra: &Gcra, now: Nanos) {
+    fn keep(&mut self, key: Key, whole_at: Nanos, now: Nanos) {
         let is_full = self.whole_at.len() >= self.keys_max && !self.whole_at.contains_key(&key);
         if is_full {
-            self.sweep(gcra, now);
+            self.sweep(now);
             if self.whole_at.len() >= self.keys_max {
                 self.forget_half();
             }
@@ -73,16 +133,9 @@ impl Tally {
         self.whole_at.insert(key, whole_at);
     }
 
-    /// Forgets, now and then, whoever has its whole burst again.
-    pub(super) fn sweep_in_time(&mut self, gcra: &Gcra, now: Nanos) {
-        if now.abs_diff(self.swept_at) >= nanos(SWEEP_EVERY).unsigned_abs() {
-            self.sweep(gcra, now);
-        }
-    }
-
-    fn sweep(&mut self, gcra: &Gcra, now: Nanos) {
+    fn sweep(&mut self, now: Nanos) {
         self.swept_at = now;
-        self.whole_at.retain(|_, whole_at| !gcra.is_whole(*whole_at, now));
+        self.whole_at.retain(|_, whole_at| *whole_at > now);
         self.whole_at.shrink_to(self.whole_at.len().saturating_mul(2));
     }
 
@@ -96,10 +149,5 @@ impl Tally {
             room -= usize::from(goes);
             !goes
         });
-    }
-
-    #[cfg(test)]
-    pub(super) fn size(&self) -> (usize, usize) {
-        (self.whole_at.len(), self.whole_at.capacity())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Barrier;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::HeaderValue;
 use proptest::prelude::*;
@@ -198,6 +198,17 @@ fn sixteen_threads_get_exactly_the_burst() {
     assert_eq!(others, 0);
 }
 
+/// R6: a clock that is set far ahead, further than governor can count, is survived too.
+#[test]
+fn the_end_of_time_is_no_overflow() {
+    let limits = Limits::new(vec![limit(rate("1/h"), u32::MAX, Per::ClientIp)]);
+    let mut now = Instant::now();
+    for _ in 0..8 {
+        now += Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        assert_eq!((0..10).filter(|_| limits.spend_client_at(now, NOBODY).is_ok()).count(), 10);
+    }
+}
+
 /// R4: keys do not touch each other.
 #[test]
 fn each_key_has_a_limit_of_its_own() {
@@ -263,6 +274,16 @@ fn when_all_have_spent_the_same_half_of_them_make_room() {
             assert!((1..=keys_max).contains(&limits.size().0), "{:?}", limits.size());
         }
     }
+}
+
+#[test]
+fn a_refused_request_makes_nobody_forgotten() {
+    let both = vec![limit(rate("1/h"), 9, Per::ClientIp), limit(rate("1/h"), 2, Per::Source)];
+    let (limits, now) = (Limits::remembering(2, both), Instant::now());
+    let ask = |n| limits.spend_event_at(now, Ipv4Addr::from_bits(n).into(), &Headers::new());
+    assert_eq!((ask(1), ask(2)), (Ok(()), Ok(())));
+    assert!((3..100).all(|n| ask(n).is_err()));
+    assert_eq!(limits.size().0, 2);
 }
 
 #[test]

@@ -44,7 +44,14 @@ fn long(map: &Map<'_>, per: Option<Per>) -> Option<RateLimit> {
         return None;
     };
     let rate = values::rate(&field)?;
-    Some(RateLimit { rate, burst: burst.unwrap_or(rate.count), per: per? })
+    let (burst, most) = (burst.unwrap_or(rate.count), RateLimit::burst_max(rate));
+    if let Some(field) = map.get("burst").filter(|_| burst > most) {
+        field.error(format!(
+            "a burst of {burst} takes more than a year to come back at {rate}; write {most} at most, or a faster rate"
+        ));
+        return None;
+    }
+    Some(RateLimit { rate, burst, per: per? })
 }
 
 fn per(field: &Field<'_>) -> Option<Per> {

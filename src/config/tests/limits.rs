@@ -18,6 +18,8 @@ fn a_limit_is_short_or_long_and_one_or_several() {
         limits("[{ rate: 1/h, burst: 7, per: \"header:X-Tenant\" }, 5/m, { rate: 3/s, per: client_ip }]"),
         [limit("1/h", 7, header), limit("5/m", 5, Per::Source), limit("3/s", 3, Per::ClientIp)]
     );
+    assert_eq!(limits("{ rate: 1/h, burst: 8760 }"), [limit("1/h", 8760, Per::Source)], "a year to come back");
+    assert_eq!(limits("{ rate: 4294967295/s, burst: 4294967295 }").len(), 1);
     let unverified = |written: &str| {
         let ingress = format!("ingress: {{ listen: 0.0.0.0:80, limits: {{ unverified: {written} }} }}\n");
         good(&format!("{WHOLE}{ingress}")).ingress.limits.unverified
@@ -71,6 +73,8 @@ fn each_mistake_of_a_limit_is_said() {
 > 35: sources.hooks.rate_limit.per: `` is not a header's name; write one like `header:X-Tenant`
 | rate_limit: { rate: 1/s, per: "header:Forebay-Event-Id" }
 > 35: sources.hooks.rate_limit.per: `Forebay-Event-Id` is taken out of every request; name a header that senders set
+| rate_limit: { rate: 1/h, burst: 8761 }
+> 37: sources.hooks.rate_limit.burst: a burst of 8761 takes more than a year to come back at 1/h; write 8760 at most, or a faster rate
 | rate_limit: [{ rate: 1/s, per: unverified }, { rate: 1/s, burts: 2 }]
 > 36: sources.hooks.rate_limit[0].per: `unverified` is not one of the words here; there are `source`, `client_ip`, `header:NAME`
 > 63: sources.hooks.rate_limit[1].burts: unknown key; did you mean `burst`?
@@ -89,6 +93,8 @@ fn each_mistake_of_a_limit_is_said() {
 > 34: ingress.limits.unverified: `10` has no unit; write `10/s` for so many a second (units: /s, /m, /h)
 | ingress: { limits: { unverified: { burst: 10 } } }
 > 22: ingress.limits.unverified.rate: no rate; write one, like `rate: 100/s`
+| ingress: { limits: { unverified: { rate: 2/m, burst: 4294967295 } } }
+> 54: ingress.limits.unverified.burst: a burst of 4294967295 takes more than a year to come back at 2/m; write 1051200 at most, or a faster rate
 "#,
     );
 }

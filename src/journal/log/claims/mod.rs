@@ -248,10 +248,11 @@ impl Claims {
     fn end_seal(&mut self) -> io::Result<Option<Position>> {
         let Some(job) = self.sealing.as_mut().and_then(|sealing| sealing.job.take()) else { return Ok(None) };
         let run = ended(job)?;
-        let Some(sealing) = self.sealing.take() else { return Ok(None) };
+        let Some(Sealing { claims, through, .. }) = self.sealing.take() else { return Ok(None) };
+        drop_elsewhere(claims);
         self.runs.extend(run.map(|run| Placed { run: Arc::new(run), pages: Pages::new() }));
         self.place_pages();
-        Ok(Some(sealing.through))
+        Ok(Some(through))
     }
 
     /// Takes in what was sealed and merged meanwhile, and has merged what is worth it. Says up to where claims are sealed, if
@@ -313,7 +314,8 @@ impl Claims {
         let Some(Merging { seals, job, .. }) = self.merging.take() else { return };
         match ended(job) {
             Ok(run) => {
-                self.runs.retain(|placed| !seals.contain(placed.run.seals));
+                let merged = self.runs.extract_if(.., |placed| seals.contain(placed.run.seals));
+                drop_elsewhere(merged.collect::<Vec<_>>());
                 self.runs.extend(run.map(|run| Placed { run: Arc::new(run), pages: Pages::new() }));
                 self.runs.sort_by_key(|placed| placed.run.seals);
                 self.place_pages();
@@ -339,6 +341,7 @@ impl Claims {
         };
         for placed in self.runs.extract_if(.., expired) {
             let _ = self.disk.remove(&placed.run.seals.path()); // what stays is dropped again after the next opening
+            drop_elsewhere(placed);
         }
     }
 
@@ -386,6 +389,11 @@ impl Drop for Claims {
 
 fn spawn(name: &str, job: impl FnOnce() -> io::Result<Option<Run>> + Send + 'static) -> io::Result<Job> {
     std::thread::Builder::new().name(name.to_owned()).spawn(job)
+}
+
+/// Drops on a thread of its own what takes a while to: the last handle of a removed file frees its blocks.
+fn drop_elsewhere(what: impl Send + 'static) {
+    let _ = std::thread::Builder::new().name("journal-drop".to_owned()).spawn(move || drop(what)); // else it is dropped here
 }
 
 fn ended(job: Job) -> io::Result<Option<Run>> {
