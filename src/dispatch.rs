@@ -220,7 +220,7 @@ impl<J: Journal> Owner<J> {
         }
     }
 
-    /// Begins attempts as far as the destination has turns and its rate allows. Says when to look again.
+    /// Begins attempts as far as the destination has turns. Says when to look again.
     fn launch(&mut self) -> Instant {
         let now = Instant::now();
         let mut wake = now + Duration::from_secs(3600);
@@ -240,21 +240,17 @@ impl<J: Journal> Owner<J> {
                 Asked::Granted(turn) => turn,
                 Asked::Line(line) => {
                     self.line = Some(line);
-                    return wake;
+                    break;
                 }
                 Asked::Shut(until) => return wake.min(until),
                 Asked::Not(_) => return wake, // not said to those who wait for anything
             };
-            if let Err(wait) = self.target.take_rate() {
-                self.not_before = Some(now + wait);
-                return wake.min(now + wait);
-            }
             let Some(pending) = self.ready.pop_front() else { return wake };
             let (journal, lane) = (self.journal.clone(), self.lane.clone());
             let (target, clock) = (Arc::clone(&self.target), Arc::clone(&self.clock));
             self.under_way.push(deliver(journal, lane, target, clock, pending, turn).boxed());
         }
-        wake
+        self.target.call_on_line().map_or(wake, |at| wake.min(at))
     }
 
     fn ended(&mut self, ended: Ended) -> Standing {

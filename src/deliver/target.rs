@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -35,6 +34,8 @@ struct Turns {
     pause: Pause,
     under_way: usize,
     line: VecDeque<oneshot::Sender<Turn>>,
+    /// The line waits for the rate, until then.
+    rate_at: Option<Instant>,
     /// When the line is as long as this, those who have left it are taken out.
     sweep_at: usize,
 }
@@ -66,7 +67,7 @@ pub enum Asked {
 /// Why somebody has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// As many attempts are under way as the destination takes.
+    /// As many attempts are under way as the destination takes, or as its rate allows.
     Full,
     /// One attempt is under way to see whether the destination is back.
     Probing,
@@ -84,23 +85,31 @@ impl Target {
         Ok(Self {
             client: Client::new(&destination)?,
             limiter: destination.rate_limit.map(|rate| Limiter::new(rate, 1)),
-            turns: Mutex::new(Turns { breaker, pause, under_way: 0, line: VecDeque::new(), sweep_at: SWEEP_LEAST }),
+            turns: Mutex::new(Turns {
+                breaker,
+                pause,
+                under_way: 0,
+                line: VecDeque::new(),
+                rate_at: None,
+                sweep_at: SWEEP_LEAST,
+            }),
             in_hand: Mutex::new(HashMap::new()),
             destination,
             metrics,
         })
     }
 
-    /// Asks for a turn.
+    /// Asks for a turn, and spends one of the destination's rate with it.
     pub fn ask(self: &Arc<Self>, patience: Patience) -> Asked {
+        let now = Instant::now();
         let mut turns = self.turns();
-        let why = match turns.may_begin(Instant::now(), self.destination.concurrency) {
-            May::Begin if turns.line.is_empty() => {
+        let why = match turns.may_begin(now, self.destination.concurrency) {
+            May::Begin if turns.line.is_empty() && self.take_rate(&mut turns, now) => {
                 turns.begin();
                 self.show(&mut turns);
                 return Asked::Granted(Turn { target: Arc::clone(self), ends: Ends::NotBegun });
             }
-            May::Begin => Wait::Full, // others have waited longer
+            May::Begin => Wait::Full, // others have waited longer, or the rate is spent
             May::Wait(why) => why,
             May::Shut(until) => return Asked::Shut(until),
         };
@@ -113,46 +122,53 @@ impl Target {
         Asked::Line(waits)
     }
 
-    /// Waits for a turn and for the destination's rate, no longer than `until`. None if it would be in vain: the time is
-    /// over, the breaker is open, or the destination is paused.
+    /// Gives those in line the turns that the rate allows by now. Says when to call it again, while somebody waits for
+    /// the rate: whoever stands in line does.
+    pub fn call_on_line(self: &Arc<Self>) -> Option<Instant> {
+        let turns = self.turns();
+        if turns.rate_at.is_some_and(|at| at <= Instant::now()) {
+            self.serve(turns);
+            return self.turns().rate_at;
+        }
+        turns.rate_at
+    }
+
+    /// Waits for a turn, no longer than `until`. None if it would be in vain: the time is over, the breaker is open, or
+    /// the destination is paused.
     pub async fn turn(self: &Arc<Self>, until: Instant) -> Option<Turn> {
-        let turn = loop {
+        loop {
             if Instant::now() >= until {
                 return None;
             }
-            match self.ask(Patience::Place) {
-                Asked::Granted(turn) => break turn,
-                Asked::Line(line) => match tokio::time::timeout_at(until, line).await {
-                    Ok(Ok(turn)) => break turn,
-                    Ok(Err(_sent_away)) => {} // it asks again
-                    Err(_elapsed) => return None,
-                },
+            let mut line = match self.ask(Patience::Place) {
+                Asked::Granted(turn) => return Some(turn),
+                Asked::Line(line) => line,
                 Asked::Shut(_) | Asked::Not(_) => return None,
+            };
+            loop {
+                let look_again = self.call_on_line().map_or(until, |at| at.min(until));
+                match tokio::time::timeout_at(look_again, &mut line).await {
+                    Ok(Ok(turn)) => return Some(turn),
+                    Ok(Err(_sent_away)) => break, // it asks again, and hears why
+                    Err(_elapsed) if Instant::now() >= until => return None,
+                    Err(_elapsed) => {}
+                }
             }
-        };
-        while let Err(wait) = self.take_rate() {
-            let then = Instant::now() + wait;
-            if then >= until {
-                return None;
-            }
-            tokio::time::sleep_until(then).await;
         }
-        Some(turn)
     }
 
-    /// Spends one of the destination's rate, for an attempt that has its turn.
-    ///
-    /// # Errors
-    /// The time until there is one to spend.
-    pub fn take_rate(&self) -> Result<(), Duration> {
-        self.limiter.as_ref().map_or(Ok(()), Limiter::try_take)
+    /// Spends one of the destination's rate; false, and noted for the line, if there is none.
+    fn take_rate(&self, turns: &mut Turns, now: Instant) -> bool {
+        let wait = self.limiter.as_ref().and_then(|limiter| limiter.try_take().err());
+        turns.rate_at = wait.map(|wait| now + wait);
+        wait.is_none()
     }
 
     /// Pauses the destination, or lets it go on. Attempts under way are not cut off.
     pub fn set_pause(self: &Arc<Self>, pause: Pause) {
         let mut turns = self.turns();
         turns.pause = pause;
-        turns.line.clear(); // everybody asks again
+        turns.send_away(); // everybody asks again
     }
 
     /// Whether it is paused.
@@ -175,19 +191,24 @@ impl Target {
     /// Gives turns to those in line, as far as there are any.
     fn serve(self: &Arc<Self>, mut turns: MutexGuard<'_, Turns>) {
         let now = Instant::now();
+        turns.rate_at = None;
         while !turns.line.is_empty() {
             match turns.may_begin(now, self.destination.concurrency) {
                 May::Begin => {}
                 May::Wait(_) => break,
                 May::Shut(_) => {
-                    turns.line.clear(); // nobody waits for a breaker in line
+                    turns.send_away(); // nobody waits for a breaker in line
                     break;
                 }
             }
-            let Some(next) = turns.line.pop_front() else { break };
-            if next.is_closed() {
+            if turns.line.front().is_some_and(oneshot::Sender::is_closed) {
+                turns.line.pop_front();
                 continue;
             }
+            if !self.take_rate(&mut turns, now) {
+                break;
+            }
+            let Some(next) = turns.line.pop_front() else { break };
             turns.begin();
             let turn = Turn { target: Arc::clone(self), ends: Ends::NotBegun };
             if let Err(mut unwanted) = next.send(turn) {
@@ -249,6 +270,11 @@ impl Turns {
             self.sweep_at = (self.line.len() * 2).max(SWEEP_LEAST);
         }
         self.line.push_back(turn);
+    }
+
+    fn send_away(&mut self) {
+        self.line.clear();
+        self.rate_at = None;
     }
 
     fn begin(&mut self) {
@@ -335,16 +361,22 @@ impl Drop for InHand {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::Uri;
 
     use super::*;
-    use crate::base::Name;
+    use crate::base::{Name, Rate};
     use crate::deliver::{BreakerPolicy, HeaderEdits, RetryPolicy};
     use crate::telemetry::Metrics;
 
     const COOLDOWN: Duration = Duration::from_secs(10);
 
     fn target(concurrency: usize) -> Arc<Target> {
+        limited(concurrency, None)
+    }
+
+    fn limited(concurrency: usize, rate: Option<&str>) -> Arc<Target> {
         let name = Name::new("app").unwrap();
         let destination = Destination {
             name: name.clone(),
@@ -352,7 +384,7 @@ mod tests {
             timeout: Destination::TIMEOUT,
             connect_timeout: Destination::CONNECT_TIMEOUT,
             concurrency,
-            rate_limit: None,
+            rate_limit: rate.map(|rate| Rate::parse(rate).unwrap()),
             retry: RetryPolicy::default(),
             breaker: BreakerPolicy { failures: 2, cooldown: COOLDOWN },
             headers: HeaderEdits::default(),
@@ -421,5 +453,24 @@ mod tests {
         target.set_pause(Pause::Resumed);
         assert_eq!(line.try_recv().map(drop), Err(oneshot::error::TryRecvError::Closed), "it asks again");
         drop(granted(&target));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_the_rate_stands_in_the_same_line_and_hears_of_a_pause() {
+        let target = limited(8, Some("1/s"));
+        let first = granted(&target);
+        let (mut backlog, live) = (waits(&target, Wait::Full), {
+            let target = Arc::clone(&target);
+            tokio::runtime::Handle::current()
+                .spawn(async move { target.turn(Instant::now() + COOLDOWN).await.is_some() })
+        });
+        tokio::task::yield_now().await;
+        assert!(backlog.try_recv().is_err());
+        tokio::time::sleep(Duration::from_millis(1_001)).await;
+        assert!(backlog.try_recv().is_ok(), "the live request woke the line, and those before it were served");
+        assert!(!live.is_finished());
+        target.set_pause(Pause::Paused);
+        assert!(!live.await.unwrap(), "it does not wait for the rate of a paused destination");
+        drop(first);
     }
 }

@@ -84,7 +84,7 @@ impl Writer {
     /// Adds a record that is not an event.
     pub fn add(&mut self, record: &Record, batch: &mut Batch) -> Result<Position, Broken> {
         let (kind, payload) = record.encode();
-        let at = self.place(payload.len(), batch)?;
+        let at = self.place(segment::record_bytes(payload.len()), batch)?;
         self.frame(kind, 0, &payload, batch);
         Ok(at)
     }
@@ -96,12 +96,13 @@ impl Writer {
         segment::frame(&mut batch.bytes, key, offset, kind, entry, payload);
     }
 
-    /// Where a record with `payload` bytes will stand. Begins a new segment where this one is full.
-    pub fn place(&mut self, payload: usize, batch: &mut Batch) -> Result<Position, Broken> {
+    /// Where `size` bytes of records will stand, all of them in one segment and one batch. Begins a new segment where this
+    /// one is full.
+    pub fn place(&mut self, size: usize, batch: &mut Batch) -> Result<Position, Broken> {
         if let Room::Failed(why) = self.gauges.room() {
             return Err(Broken::Failed(why));
         }
-        let size = u32::try_from(segment::record_bytes(payload)).unwrap_or(u32::MAX);
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
         let filled = |writer: &Self, batch: &Batch| {
             writer.active.length.saturating_add(u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX))
         };

@@ -17,7 +17,7 @@ use super::stored::StoredClaim;
 use super::time::Time;
 use super::{Gauges, RETRY_AFTER};
 use crate::admit::Lease;
-use crate::base::{Clock, Name};
+use crate::base::{Clock, Name, UnixMillis};
 use crate::event::{DeliveryId, EventId};
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::{
@@ -242,7 +242,13 @@ impl Writer {
 
     fn fresh(&mut self, append: Append, batch: &mut Batch) -> Result<Located, AppendError> {
         let Append { facts, claim, payload, attempt, sync, .. } = append;
-        let size = segment::record_bytes(payload.len());
+        let (id, entries, now) = (facts.id, facts.deliveries.len(), self.time.now());
+        let notes =
+            |home, at| attempt.as_ref().map_or_else(Vec::new, |attempt| attempt_notes(id, home, at, attempt, now));
+        let nowhere = Home { segment: 0, entry: 0 };
+        let noted = |(record, _): (Record, Effect)| segment::record_bytes(record.encode().1.len());
+        let follow = notes(nowhere, Position::START).into_iter().map(noted);
+        let size = segment::record_bytes(payload.len()) + follow.sum::<usize>();
         if size as u64 > self.limits.max_bytes / 4 {
             return Err(AppendError::TooLarge { bytes: size });
         }
@@ -252,50 +258,19 @@ impl Writer {
             }
             return Err(AppendError::Full { retry_after: RETRY_AFTER });
         }
-        let id = facts.id;
-        let entries = facts.deliveries.len();
+        self.place(size, batch)?; // all of it in one batch: nobody sees an event without what is known of its attempt
         let (at, first) = self.add_event(&payload, facts, batch)?;
-        if let Some(attempt) = attempt {
-            let (segment, _) = segment::split(at);
-            self.first_attempt(id, Home { segment, entry: first }, at, attempt, batch)?;
+        let (segment, _) = segment::split(at);
+        for (record, effect) in notes(Home { segment, entry: first }, at) {
+            let (kind, payload) = record.encode();
+            self.frame(kind, 0, &payload, batch);
+            batch.late.push(effect);
         }
         batch.durable |= sync == Sync::Durable;
         if let Some(claim) = claim {
             batch.claim(&mut self.claims, claim.hash, Held::new(&claim, id, at, first, entries));
         }
         Ok(Located { id, at })
-    }
-
-    /// Notes the attempt that the request path made at an event's first delivery, or is making.
-    fn first_attempt(
-        &mut self,
-        event: EventId,
-        home: Home,
-        event_at: Position,
-        attempt: FirstAttempt,
-        batch: &mut Batch,
-    ) -> Result<(), Broken> {
-        const FIRST: u32 = 1;
-        let id = DeliveryId { event, index: 0 };
-        let (started, ended) = match attempt {
-            FirstAttempt::UnderWay(started) => (Some(started), None),
-            // What is still to be delivered is counted as any attempt is: when it starts.
-            FirstAttempt::Over(attempt, verdict @ Verdict::RetryAt(_)) => {
-                (Some(attempt.started_at), Some((attempt, verdict)))
-            }
-            FirstAttempt::Over(attempt, verdict) => (None, Some((attempt, verdict))),
-        };
-        if let Some(at) = started {
-            self.add(&Record::Started { delivery: id, home, event_at, number: FIRST, at }, batch)?;
-            batch.late.push(Effect::Started { id, home, event_at, number: FIRST });
-        }
-        if let Some((attempt, verdict)) = ended {
-            let at = self.time.now();
-            let settled = Settled { delivery: id, attempt: Some(attempt), verdict };
-            self.add(&Record::Settled { settled, home, at }, batch)?;
-            batch.late.push(Effect::Settled { id, home, number: Some(FIRST), verdict, at });
-        }
-        Ok(())
     }
 
     fn pause(&mut self, destination: Name, pause: Pause) -> Result<(), Broken> {
@@ -317,7 +292,7 @@ impl Writer {
         facts: EventFacts,
         batch: &mut Batch,
     ) -> Result<(Position, u32), Broken> {
-        let at = self.place(payload.len(), batch)?;
+        let at = self.place(segment::record_bytes(payload.len()), batch)?;
         let first = self.active.entries;
         self.frame(KIND_EVENT, first, payload, batch);
         self.active.entries += u32::try_from(facts.deliveries.len()).unwrap_or(0);
@@ -408,4 +383,34 @@ impl Writer {
         }
         state.home(delivery).ok_or(JournalError::Unknown)
     }
+}
+
+/// What is recorded of the attempt that the request path made, or is making, at an event's first delivery.
+fn attempt_notes(
+    event: EventId,
+    home: Home,
+    event_at: Position,
+    attempt: &FirstAttempt,
+    now: UnixMillis,
+) -> Vec<(Record, Effect)> {
+    const FIRST: u32 = 1;
+    let id = DeliveryId { event, index: 0 };
+    let (started, ended) = match attempt {
+        FirstAttempt::UnderWay(started) => (Some(*started), None),
+        // What is still to be delivered is counted as any attempt is: when it starts.
+        FirstAttempt::Over(attempt, verdict @ Verdict::RetryAt(_)) => {
+            (Some(attempt.started_at), Some((attempt, *verdict)))
+        }
+        FirstAttempt::Over(attempt, verdict) => (None, Some((attempt, *verdict))),
+    };
+    let started = started.map(|at| {
+        let record = Record::Started { delivery: id, home, event_at, number: FIRST, at };
+        (record, Effect::Started { id, home, event_at, number: FIRST })
+    });
+    let ended = ended.map(|(attempt, verdict)| {
+        let settled = Settled { delivery: id, attempt: Some(attempt.clone()), verdict };
+        let record = Record::Settled { settled, home, at: now };
+        (record, Effect::Settled { id, home, number: Some(FIRST), verdict, at: now })
+    });
+    started.into_iter().chain(ended).collect()
 }

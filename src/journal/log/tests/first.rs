@@ -145,3 +145,30 @@ async fn a_pause_outlives_a_crash_and_so_does_its_end() {
     store.journal.pause(&one, Pause::Resumed).await.unwrap();
     assert_eq!(store.crashed().journal.paused(), [two].into());
 }
+
+/// Whoever waits for deliveries sees an event and what is known of its first attempt together, also where a segment ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_never_sees_an_event_without_its_first_attempt() {
+    const EVENTS: usize = 1_500;
+    let store = Store::sized(8 << 20);
+    let later = T0.plus(Duration::from_secs(9));
+    fresh(store.append(entry(b"0", None, &["app"])).await);
+    let (journal, lane) = (store.journal.clone(), store.lane("app"));
+    let owner = tokio::runtime::Handle::current().spawn(async move {
+        let (mut after, mut seen) = (Position::START, Vec::new());
+        while seen.len() <= EVENTS {
+            let batch = journal.pending(&lane, after, 1_000).await.unwrap();
+            after = batch.next;
+            seen.extend(batch.deliveries.iter().map(|pending| (pending.attempts, pending.not_before)));
+        }
+        seen
+    });
+    let long = Attempt { answer: Bytes::from(vec![b'x'; 1024]), ..attempt(1) };
+    for _ in 0..EVENTS {
+        let attempt = Some(FirstAttempt::Over(long.clone(), Verdict::RetryAt(later)));
+        fresh(store.append(Entry { attempt, ..entry(b"body", None, &["app"]) }).await);
+    }
+    let seen = owner.await.unwrap();
+    assert_eq!(seen.first(), Some(&(0, None)), "the one that nobody was asked about");
+    assert!(seen.iter().skip(1).all(|seen| *seen == (1, Some(later))));
+}
