@@ -78,7 +78,9 @@ impl<J: Journal> Intake<J> {
                 return Err(Refusal::Method { allowed: source.settings().methods.clone() });
             }
             source.admit(&head, &self.journal.room())?; // no body read yet
-            let (received, lease) = source.read(head, params, body).await?;
+            let deadline = source.settings().deadline;
+            let read = tokio::time::timeout_at(began + deadline, source.read(head, params, body)).await;
+            let (received, lease) = read.map_err(|_elapsed| Refusal::Late { deadline })??;
             if let Some(answer) = source.unsigned_handshake(&received, self.clock.now())? {
                 return Ok(Receipt::Handshake(answer));
             }

@@ -16,6 +16,8 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
 use tower::timeout::Timeout;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt};
@@ -182,20 +184,25 @@ impl Service<Request<Full<Bytes>>> for Client {
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
         let (answer, timeout, keep) = (self.pool.request(request), self.timeout, self.keep);
         async move {
-            let whole = async {
-                let response = answer.await.map_err(|error| failure(&error))?;
-                read(response, keep).await
-            };
-            tokio::time::timeout(timeout, whole).await.unwrap_or_else(|_elapsed| {
+            let until = Instant::now() + timeout;
+            let late = |_elapsed| {
                 let detail = format!("no complete answer within {}", crate::base::format_duration(timeout));
-                Err(Failure { kind: FailureKind::Timeout, detail })
-            })
+                Failure { kind: FailureKind::Timeout, detail }
+            };
+            let response = timeout_at(until, answer).await.map_err(late)?.map_err(|error| failure(&error))?;
+            read(response, keep, until, late).await
         }
         .boxed()
     }
 }
 
-async fn read(response: Response<Incoming>, keep: Keep) -> Result<Reply, Failure> {
+/// Reads an answer. One that breaks off behind its first 64 KiB has been given all the same.
+async fn read(
+    response: Response<Incoming>,
+    keep: Keep,
+    until: Instant,
+    late: impl Fn(Elapsed) -> Failure,
+) -> Result<Reply, Failure> {
     let (parts, mut body) = response.into_parts();
     let retry_after = parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(RetryAfter::parse);
@@ -203,10 +210,22 @@ async fn read(response: Response<Incoming>, keep: Keep) -> Result<Reply, Failure
         Keep::Start => (ANSWER_MAX, ANSWER_KEPT),
         Keep::Whole => (WHOLE_MAX + 1, WHOLE_MAX),
     };
-    let (mut kept, mut seen) = (BytesMut::new(), 0);
+    let (mut kept, mut seen, mut is_whole) = (BytesMut::new(), 0, false);
     while seen < enough {
-        let Some(frame) = body.frame().await else { break };
-        let frame = frame.map_err(|error| Failure { kind: FailureKind::Broken, detail: Chain(&error).to_string() })?;
+        let frame = match timeout_at(until, body.frame()).await.map_err(&late) {
+            Ok(None) => {
+                is_whole = true;
+                break;
+            }
+            Ok(Some(Ok(frame))) => Ok(frame),
+            Ok(Some(Err(error))) => Err(Failure { kind: FailureKind::Broken, detail: Chain(&error).to_string() }),
+            Err(failure) => Err(failure),
+        };
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(_) if seen >= ANSWER_MAX => break,
+            Err(failure) => return Err(failure),
+        };
         if let Some(bytes) = frame.data_ref() {
             let room = kept_max - kept.len();
             kept.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
@@ -215,7 +234,7 @@ async fn read(response: Response<Incoming>, keep: Keep) -> Result<Reply, Failure
     }
     let body = kept.freeze();
     let answer = Bytes::copy_from_slice(body.get(..ANSWER_KEPT.min(body.len())).unwrap_or_default());
-    let whole = (keep == Keep::Whole && seen <= WHOLE_MAX).then_some(Whole { headers: parts.headers, body });
+    let whole = (keep == Keep::Whole && is_whole).then_some(Whole { headers: parts.headers, body });
     Ok(Reply { status: parts.status.as_u16(), retry_after, answer, whole })
 }
 

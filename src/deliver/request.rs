@@ -55,7 +55,8 @@ const NOT_FORWARDED: [HeaderName; 5] =
 pub fn relayed(answer: &HeaderMap) -> HeaderMap {
     let named = named_by_connection(answer.iter());
     let goes_on = |name: &HeaderName| {
-        !CONNECTION_BOUND.contains(name) && !named.contains(name) && !name.as_str().starts_with("forebay-")
+        let ours = name.as_str().starts_with("forebay-") || name.as_str().starts_with("forebay_");
+        !CONNECTION_BOUND.contains(name) && !named.contains(name) && !ours
     };
     let headers = answer.iter().filter(|(name, _)| goes_on(name));
     headers.map(|(name, value)| (name.clone(), value.clone())).collect()

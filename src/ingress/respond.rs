@@ -96,7 +96,8 @@ pub(super) fn refusal(refusal: &Refusal) -> Answer {
         Refusal::NotKept(AppendError::Full { retry_after }) => unavailable(*retry_after),
         Refusal::NotKept(AppendError::TooLarge { .. }) => too_large(),
         Refusal::NotKept(AppendError::Failed(_)) => unavailable(LATER),
-        Refusal::NotKept(AppendError::Closed) | Refusal::UnderWay | Refusal::Late { .. } => unavailable(SOON),
+        Refusal::NotKept(AppendError::Closed) | Refusal::UnderWay => unavailable(SOON),
+        Refusal::Late { .. } => unavailable(SOON).body_unread(), // perhaps
     }
 }
 

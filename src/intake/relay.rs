@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -32,12 +32,18 @@ type Reply = oneshot::Sender<Result<Receipt, Refusal>>;
 /// Lets the application answer a verified event by the source's deadline, or keeps it.
 ///
 /// Requests with one key go to the application one at a time: the others get the answer of the first.
-pub(super) async fn relay<J: Journal>(intake: Arc<Intake<J>>, verified: Verified, reply: Reply) {
+pub(super) async fn relay<J: Journal>(intake: Arc<Intake<J>>, verified: Verified, mut reply: Reply) {
     let deadline = verified.began + verified.source.settings().deadline;
     let turn = match verified.claim.as_ref().map(|claim| intake.underway.enter(claim)) {
         None => None,
         Some(Entered::First(turn)) => Some(turn),
-        Some(Entered::Waits(waiting)) => return tell(reply, intake.wait(&verified.source, waiting, deadline).await),
+        Some(Entered::Waits(waiting)) => {
+            let answer = tokio::select! { // whoever hangs up leaves its place to others; nothing else is lost
+                answer = intake.wait(&verified.source, waiting, deadline) => answer,
+                () = reply.closed() => return,
+            };
+            return tell(reply, answer);
+        }
         Some(Entered::Crowd) => return tell(reply, Err(Refusal::UnderWay)),
     };
     match intake.seen(&verified, deadline).await {
@@ -142,7 +148,9 @@ impl<J: Journal> Relay<J> {
     async fn pass_on(self, mut entry: Entry, status: u16, whole: &Whole) {
         let id = entry.event.event().id;
         let headers = deliver::relayed(&whole.headers);
-        let body = (whole.body.len() <= Relayed::BODY_MAX).then(|| whole.body.clone());
+        // What is encoded means nothing without the header that says so, and that is not kept.
+        let can_be_told_again = whole.body.len() <= Relayed::BODY_MAX && !headers.contains_key(CONTENT_ENCODING);
+        let body = can_be_told_again.then(|| whole.body.clone());
         entry.relayed = Some(Relayed { status, content_type: headers.get(CONTENT_TYPE).cloned(), body });
         if status >= 400 {
             entry.claim = None; // the application did not take it: the same event may come again

@@ -66,7 +66,17 @@ impl Token {
     }
 
     fn matching(&self, value: &[u8], now: UnixMillis) -> Result<&Usable<Secret>, Rejection> {
-        let token = value.strip_prefix(self.prefix.as_bytes()).ok_or(Rejection::MalformedSignature)?;
+        let (prefix, token) = value.split_at_checked(self.prefix.len()).ok_or(Rejection::MalformedSignature)?;
+        // The name of an authentication scheme is not case-sensitive (RFC 9110, section 11.1); any other prefix is exact.
+        let is_scheme = matches!(&self.place, Place::Header(name) if *name == http::header::AUTHORIZATION);
+        let same = if is_scheme {
+            prefix.eq_ignore_ascii_case(self.prefix.as_bytes())
+        } else {
+            prefix == self.prefix.as_bytes()
+        };
+        if !same {
+            return Err(Rejection::MalformedSignature);
+        }
         let mut good = self.keys.good(now)?;
         good.find(|key| key.value.matches(token)).ok_or(Rejection::NoMatch)
     }
