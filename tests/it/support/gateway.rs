@@ -96,6 +96,14 @@ impl Gateway {
         self.log.borrow().clone()
     }
 
+    /// Waits until it has logged `what`.
+    pub async fn says(&self, what: &str) {
+        let mut log = self.log.clone();
+        let said = log.wait_for(|lines| lines.iter().any(|line| message(line) == what));
+        let said = tokio::time::timeout(PATIENCE, said).await.is_ok_and(|said| said.is_ok());
+        assert!(said, "it never said {what:?}");
+    }
+
     /// kill -9: no drain, nothing flushed.
     pub async fn kill(mut self) -> TempDir {
         self.child.kill().await.unwrap();
@@ -107,8 +115,13 @@ impl Gateway {
     }
 
     /// SIGTERM; the exit code.
-    pub async fn terminate(mut self) -> (i32, TempDir) {
+    pub async fn terminate(self) -> (i32, TempDir) {
         self.signal("TERM").await;
+        self.ended().await
+    }
+
+    /// Waits until it has ended by itself; the exit code.
+    pub async fn ended(mut self) -> (i32, TempDir) {
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
         (status.code().unwrap_or(-1), self.dir)
     }
@@ -149,6 +162,15 @@ impl Gateway {
                 return event;
             }
             assert!(tokio::time::Instant::now() < deadline, "never {status}: {event:#}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until the metric `name` is `value` or more.
+    pub async fn until_metric(&self, name: &str, value: f64) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.metric(name).await < value {
+            assert!(tokio::time::Instant::now() < deadline, "{name} was never {value}");
             tokio::task::yield_now().await;
         }
     }
