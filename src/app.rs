@@ -352,6 +352,9 @@ fn renderer(
     Arc::new(move || {
         let stats = journal.stats();
         metrics.journal().set_bytes(stats.bytes);
+        for target in targets.values() {
+            target.metrics.set_breaker(target.breaker());
+        }
         for lane in &stats.lanes {
             if let Some(target) = targets.get(&lane.destination) {
                 target.metrics.set_pending(lane.pending);

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::BreakerPolicy;
+use crate::telemetry::BreakerState;
 
 /// One destination's breaker. It is asked before each attempt and told how each ended.
 #[derive(Debug)]
@@ -51,6 +52,16 @@ impl Breaker {
             State::Probing => Gate::Probing,
             State::Open { until } if now < until => Gate::Shut { until },
             State::Open { .. } => Gate::Open { at_most: 1 },
+        }
+    }
+
+    /// How it stands, for people: after the cooldown it is probing, also before anybody has come to probe.
+    #[must_use]
+    pub fn shown(&self, now: Instant) -> BreakerState {
+        match self.state {
+            State::Closed { .. } => BreakerState::Closed,
+            State::Open { until } if now < until => BreakerState::Open,
+            State::Open { .. } | State::Probing => BreakerState::Probing,
         }
     }
 
@@ -114,6 +125,8 @@ mod tests {
         breaker.failed(start);
         assert_eq!(breaker.gate(start), Gate::Shut { until: start + COOLDOWN });
         breaker.failed(start + Duration::from_secs(5)); // begun before it opened
+        assert_eq!(breaker.shown(start), BreakerState::Open);
+        assert_eq!(breaker.shown(start + COOLDOWN), BreakerState::Probing);
         assert_eq!(breaker.gate(start + COOLDOWN), Gate::Open { at_most: 1 });
         breaker.begun();
         assert_eq!(breaker.gate(start + COOLDOWN), Gate::Probing);

@@ -106,7 +106,6 @@ impl Target {
         let why = match turns.may_begin(now, self.destination.concurrency) {
             May::Begin if turns.line.is_empty() && self.take_rate(&mut turns, now) => {
                 turns.begin();
-                self.show(&mut turns);
                 return Asked::Granted(Turn { target: Arc::clone(self), ends: Ends::NotBegun });
             }
             May::Begin => Wait::Full, // others have waited longer, or the rate is spent
@@ -216,16 +215,11 @@ impl Target {
                 turns.end(now, Ends::NotBegun, self.destination.concurrency);
             }
         }
-        self.show(&mut turns);
     }
 
     /// Where its breaker stands.
     pub fn breaker(&self) -> BreakerState {
-        self.turns().breaker_state()
-    }
-
-    fn show(&self, turns: &mut Turns) {
-        self.metrics.set_breaker(turns.breaker_state());
+        self.turns().breaker.shown(Instant::now())
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
@@ -253,14 +247,6 @@ impl Turns {
             Gate::Open { .. } => May::Wait(Wait::Full),
             Gate::Probing => May::Wait(Wait::Probing),
             Gate::Shut { until } => May::Shut(until),
-        }
-    }
-
-    fn breaker_state(&mut self) -> BreakerState {
-        match self.breaker.gate(Instant::now()) {
-            Gate::Open { .. } => BreakerState::Closed,
-            Gate::Probing => BreakerState::Probing,
-            Gate::Shut { .. } => BreakerState::Open,
         }
     }
 

@@ -156,7 +156,7 @@ impl<J: Journal> Relay<J> {
             entry.claim = None; // the application did not take it: the same event may come again
         }
         let receipt = Receipt::Relayed { id, again: Again::No, status, headers, body: whole.body.clone() };
-        let Self { intake, source, deadline, turn, reply } = self;
+        let Self { intake, source, deadline, mut turn, reply } = self;
         let tell_all = |reply: Reply| {
             if let Some(turn) = &turn {
                 turn.tell(&receipt);
@@ -171,6 +171,9 @@ impl<J: Journal> Relay<J> {
             tell_all(reply);
         } else {
             tell_all(reply);
+            if !claimed {
+                turn = None; // its key is free from now on
+            }
             match intake.journal.append(entry, Sync::Behind).await {
                 Ok(Appended::Fresh(_)) => source.metrics().stored(),
                 Ok(Appended::SameBody { .. }) => {

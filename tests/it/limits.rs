@@ -88,6 +88,27 @@ async fn of_three_bursts_at_once_exactly_one_is_admitted() {
     assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 7);
 }
 
+/// R1 and R3, live: over any stretch no more than burst + rate × time are admitted, and whoever comes again is.
+#[tokio::test]
+async fn a_spent_limit_comes_back_one_at_a_time() {
+    const RATE: f64 = 5.0;
+    let sources = format!("sources:\n  a: {}\n", github("rate_limit: { rate: 5/s, burst: 2, per: source }"));
+    let gateway = start(BEHIND_PROXY, &sources).await;
+    let began = tokio::time::Instant::now();
+    let (mut admitted, mut refused) = (0u32, 0u32);
+    for number in 0.. {
+        match genuine(&gateway, "a", &[], &number.to_string()).await.status {
+            200 => admitted += 1,
+            429 => refused += 1,
+            other => panic!("{other}"),
+        }
+        assert!(f64::from(admitted) <= 2.0 + RATE * began.elapsed().as_secs_f64(), "{admitted} are too many");
+        if admitted >= 6 && refused > 0 {
+            return;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_quota_that_refuses_leaves_the_others_unspent() {
     let limits = "rate_limit: [{ rate: 1/h, burst: 4 }, { rate: 1/h, burst: 1, per: \"header:X-Tenant\" }]";

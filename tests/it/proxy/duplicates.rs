@@ -171,3 +171,15 @@ async fn another_body_under_the_key_of_a_request_under_way_gets_its_answer_and_c
     assert_eq!(gateway.metric(r#"forebay_duplicates_total{source="s",kind="conflict"}"#).await, 1.0);
     assert_eq!(gateway.metric(r#"forebay_duplicates_total{source="s",kind="same"}"#).await, 0.0);
 }
+
+/// The answer of a request that the application refused is nobody else's: whoever comes again at once is asked about again.
+#[tokio::test]
+async fn a_key_is_free_as_soon_as_its_4xx_is_told() {
+    let app = FakeApp::start().await;
+    app.behave(|_| Some(says(422, "no")));
+    let gateway = to(&app).await;
+    for asked in 1..=50 {
+        let answer = post(&gateway, "1").await;
+        assert_eq!((answer.status, answer.header("forebay-duplicate"), app.seen().len()), (422, None, asked));
+    }
+}
