@@ -115,7 +115,7 @@ impl Source {
     /// Everything that can be said before a body is read.
     ///
     /// # Errors
-    /// [`Denied`]; nothing was spent but, where that is what it was denied for, the client's own limit.
+    /// [`Denied`]; what comes after the client's own limit, a 415, has spent one of that, and nothing else ever has.
     pub fn admit(&self, head: &Head, room: &Room) -> Result<(), Denied> {
         match room {
             Room::Open => {}
@@ -125,9 +125,8 @@ impl Source {
             Room::Failed(_) => return Err(Denied::NoRoom { retry_after: FAILED_RETRY_AFTER }),
         }
         admit::check_client(head.client.ip, &self.settings.allow_ips)?;
-        let under =
-            self.unverified.look_client(head.client.ip).and_then(|()| self.clients.spend_client(head.client.ip));
-        under.inspect_err(|over| self.metrics.rate_limited(over.per))?;
+        let ip = head.client.ip;
+        self.within(self.unverified.look_client(ip).and_then(|()| self.clients.spend_client(ip)))?;
         admit::check_encoding(&head.headers)
     }
 
@@ -148,22 +147,18 @@ impl Source {
     /// The answer to a request that is a handshake of the kind that no event's signature covers; it goes no further.
     ///
     /// # Errors
-    /// The [`Rejection`] of the handshake's own check.
+    /// [`Unproven`] by the handshake's own check.
     pub fn unsigned_handshake(
         &self,
         received: &Received,
         now: UnixMillis,
-    ) -> Result<Option<HandshakeAnswer>, Rejection> {
-        match self.recipe.unsigned_handshake(received, now) {
-            Ok(answer) => {
-                if let Some(answer) = &answer {
-                    answer.proof.iter().for_each(|proof| self.count_verified(proof));
-                    self.log_handshake(answer);
-                }
-                Ok(answer)
-            }
-            Err(rejection) => Err(self.rejected(received.head.client.ip, rejection)),
+    ) -> Result<Option<HandshakeAnswer>, Unproven> {
+        let answer = self.prove(received.head.client.ip, || self.recipe.unsigned_handshake(received, now))?;
+        if let Some(answer) = &answer {
+            answer.proof.iter().for_each(|proof| self.count_verified(proof));
+            self.log_handshake(answer);
         }
+        Ok(answer)
     }
 
     /// The answer to a verified request that is a handshake and no event; it goes no further.
@@ -187,23 +182,34 @@ impl Source {
     /// Proves that a request is genuine. One that is not spends its client's budget for that, and nothing else.
     ///
     /// # Errors
-    /// The [`Rejection`].
-    pub fn verify(&self, received: Received, now: UnixMillis) -> Result<VerifiedEvent, Rejection> {
+    /// [`Unproven`].
+    pub fn verify(&self, received: Received, now: UnixMillis) -> Result<VerifiedEvent, Unproven> {
         let settings = &self.settings;
         let client = received.head.client.ip;
-        match self.recipe.verify(&settings.name, &settings.preset.name, received, now) {
-            Ok(event) => {
-                self.count_verified(&event.event().proof);
-                Ok(event)
-            }
-            Err(rejection) => Err(self.rejected(client, rejection)),
-        }
+        let verify = || self.recipe.verify(&settings.name, &settings.preset.name, received, now);
+        let event = self.prove(client, verify)?;
+        self.count_verified(&event.event().proof);
+        Ok(event)
     }
 
-    fn rejected(&self, client: IpAddr, rejection: Rejection) -> Rejection {
-        self.rejected.inc();
-        let _ = self.unverified.spend_client(client); // over it, the next one is refused at the door
-        rejection
+    /// Makes a check that costs the client one of its budget for forgeries where it fails.
+    ///
+    /// The budget is asked again right before the check: any number of requests may have passed `admit` before the first
+    /// of their bodies was complete. What is under way holds none of it, so that a genuine sender may send as much at a
+    /// time as it likes. Checks that run at the same instant, one a thread at most, may all have found the last one
+    /// there; whoever cannot pay for its failure is then told what it would have been told a moment later.
+    fn prove<T>(&self, client: IpAddr, check: impl FnOnce() -> Result<T, Rejection>) -> Result<T, Unproven> {
+        self.within(self.unverified.look_client(client))?;
+        check().or_else(|rejection| {
+            self.rejected.inc();
+            self.within(self.unverified.spend_client(client))?;
+            Err(Unproven::Rejected(rejection))
+        })
+    }
+
+    /// Counts a limit that refuses.
+    fn within(&self, limits: Result<(), OverLimit>) -> Result<(), OverLimit> {
+        limits.inspect_err(|over| self.metrics.rate_limited(over.per))
     }
 
     /// Spends one of each of the source's quotas, if it has any. Only verified requests do.
@@ -211,7 +217,7 @@ impl Source {
     /// # Errors
     /// [`OverLimit`] if one is spent; nothing was spent of the others.
     pub fn spend_quota(&self, event: &VerifiedEvent) -> Result<(), OverLimit> {
-        self.quotas.spend_event(event.event()).inspect_err(|over| self.metrics.rate_limited(over.per))
+        self.within(self.quotas.spend_event(event.event()))
     }
 
     /// The claim of an event on its key; none if nothing makes another request the same event.
@@ -237,6 +243,17 @@ impl Source {
         let deliveries = self.settings.routes.iter().map(delivery).collect();
         Entry { claim, deliveries, event, attempt: None, relayed: None, lease: Some(lease) }
     }
+}
+
+/// Why a request is not taken for genuine.
+#[derive(Debug, thiserror::Error)]
+pub enum Unproven {
+    /// The check says so.
+    #[error(transparent)]
+    Rejected(Rejection),
+    /// Its client has failed too many, so that this one was not looked at, or is one more.
+    #[error(transparent)]
+    TooMany(#[from] OverLimit),
 }
 
 /// What the config says of one source.

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::text::{plain, table};
 use crate::base::{Clock as _, SystemClock, UnixMillis, format_duration};
-use crate::config::{Config, Problem};
+use crate::config::{Config, Problem, Problems, Severity};
 
 pub(super) use network::destinations;
 
@@ -25,7 +25,7 @@ pub struct Args {
     connect: bool,
     /// Print JSON for a program
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// How a check came out.
@@ -91,6 +91,20 @@ pub async fn run(args: Args, file: &Path, config: Config, warnings: &[Problem]) 
     print(&checks, args.json)?;
     let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Prints the report where the config cannot be used, as JSON: nothing else can be checked.
+///
+/// # Errors
+/// The standard output cannot be written.
+pub(super) fn print_unusable(file: &Path, Problems(problems): &Problems) -> std::io::Result<()> {
+    let cure = match file.exists() {
+        true => "mend it".to_owned(),
+        false => format!("`forebay init {}` writes a first one", file.display()),
+    };
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+    let checks = errors.map(|problem| Check::fail("config", problem.to_string(), cure.as_str()));
+    print(&Vec::from_iter(checks), true)
 }
 
 /// Prints the report: a table for a person, JSON for a program.

@@ -8,8 +8,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use anyhow::{Context as _, anyhow, bail};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,8 +35,8 @@ pub struct Args {
     /// The source, by its name in the gateway's config
     source: String,
     /// Where the application takes its webhooks, e.g. `http://localhost:3000/hooks`
-    #[arg(long, value_name = "URL", value_parser = forward::url)]
-    forward_to: Uri,
+    #[arg(long, value_name = "URL")]
+    forward_to: String, // read later: the parser of arguments would print a password with its error
     /// Begin with the events received at this time or later, `2026-01-31T12:00:00Z` or `1h` ago, instead of with the next one
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
@@ -56,8 +56,9 @@ pub struct Args {
 /// What keeps it from following the gateway. What the application answers is no error.
 pub async fn run(args: Args, settings: Option<&admin::Settings>) -> anyhow::Result<ExitCode> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let to = forward::url(&args.forward_to).map_err(|wrong| Usage(anyhow!("--forward-to: {wrong}")))?;
     let client = args.admin.client(settings)?;
-    let forwarder = Forwarder::new(args.forward_to.clone(), args.headers.clone())?;
+    let forwarder = Forwarder::new(to, args.headers.clone())?;
     let mut session = Session { args, client, forwarder, place: None, waited: WAIT, told: Told::default() };
     let mut counts = Counts::default();
     tokio::select! { // whatever is under way when it is interrupted is cut off: the gateway has the event
@@ -75,17 +76,22 @@ struct Counts {
     taken: u64,
     refused: u64,
     lost: u64,
+    /// Whether one has come, and nothing of it yet.
+    under_way: bool,
 }
 
 impl Counts {
     fn summary(&self) -> String {
-        let Self { taken, refused, lost } = self;
-        let events = taken + refused + lost;
+        let Self { taken, refused, lost, under_way } = self;
+        let events = taken + refused + lost + u64::from(*under_way);
         if events == 0 {
             return "no events came".to_owned();
         }
         let plural = if events == 1 { "event" } else { "events" };
-        format!("{events} {plural}: {taken} answered 2xx, {refused} answered otherwise, {lost} without an answer")
+        let cut_off = if *under_way { ", 1 under way" } else { "" };
+        format!(
+            "{events} {plural}: {taken} answered 2xx, {refused} answered otherwise, {lost} without an answer{cut_off}"
+        )
     }
 }
 
@@ -162,7 +168,10 @@ impl Session {
                 Message::Place(_) => {}
                 Message::Event { id, data } => {
                     let item: Item<u32> = serde_json::from_str(&data).context("this is not the tail of a gateway")?;
-                    self.deal_with(id, &item, counts).await?;
+                    counts.under_way = true;
+                    let dealt_with = self.deal_with(id, &item, counts).await;
+                    counts.under_way = false;
+                    dealt_with?;
                     self.place = Some(id);
                 }
             }

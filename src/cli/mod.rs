@@ -100,6 +100,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => match config::load(path, &environment) {
             Ok((config, warnings)) => block_on(doctor::run(args, path, config, &warnings)),
             Err(problems) => {
+                if args.json {
+                    doctor::print_unusable(path, &problems)?;
+                }
                 let code = refused(path, &problems);
                 hint_at_init(path);
                 code

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::admit::Denied;
+use crate::source::Unproven;
 use crate::telemetry::Reason;
 
 /// Why a request was turned away.
@@ -19,12 +20,12 @@ pub enum Refusal {
         /// What it takes, for `Allow`.
         allowed: Vec<Method>,
     },
-    /// Not admitted; no body was read.
+    /// Not admitted; nothing of its body was looked at.
     #[error("not admitted")]
     Denied(#[from] Denied),
     /// Not verified.
     #[error("not verified")]
-    Unverified(#[from] crate::provider::Rejection),
+    Unverified(crate::provider::Rejection),
     /// The source's quota is spent.
     #[error("over the source's limit")]
     OverQuota(#[from] crate::limit::OverLimit),
@@ -40,6 +41,15 @@ pub enum Refusal {
         /// The source's deadline.
         deadline: Duration,
     },
+}
+
+impl From<Unproven> for Refusal {
+    fn from(unproven: Unproven) -> Self {
+        match unproven {
+            Unproven::Rejected(rejection) => Self::Unverified(rejection),
+            Unproven::TooMany(over) => Self::Denied(over.into()),
+        }
+    }
 }
 
 impl Refusal {

@@ -133,4 +133,10 @@ impl Limits {
     pub(super) fn size(&self) -> (usize, usize) {
         self.limits.first().map_or((0, 0), |limit| limit.tally.size())
     }
+
+    /// How often the first limit has looked at all it remembers.
+    #[cfg(test)]
+    pub(super) fn sweeps(&self) -> usize {
+        self.limits.first().map_or(0, |limit| limit.tally.sweeps())
+    }
 }

@@ -62,8 +62,9 @@ pub(super) enum Ask {
 /// A state is the time at which the whole burst is there again, and a key that is not there has its whole burst.
 ///
 /// It holds a bounded number of keys. Those that have their whole burst again are forgotten in time, and the memory is
-/// given back; when that is not enough, the half that has spent least is, and has its whole burst again. So a flood from
-/// very many addresses can outrun it, but can neither make it grow nor clear whoever has spent most.
+/// given back; when that leaves less than a quarter of the room, the half that has spent least is, and has its whole
+/// burst again. So a flood from very many addresses can outrun it, but can neither make it grow, nor clear whoever has
+/// spent most, nor have all keys looked at more often than once for each quarter of them that is new.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     clock: Clock,
@@ -75,6 +76,8 @@ struct States {
     whole_at: HashMap<Key, Nanos>,
     keys_max: usize,
     swept_at: Nanos,
+    #[cfg(test)]
+    sweeps: usize,
 }
 
 impl StateStore for Tally {
@@ -96,7 +99,13 @@ impl StateStore for Tally {
 impl Tally {
     /// Of nobody. `clock` is the one that its governor goes by, before it has moved: states count from there.
     pub(super) fn new(keys_max: usize, clock: Clock) -> Self {
-        let states = States { whole_at: HashMap::new(), keys_max, swept_at: clock.now() };
+        let states = States {
+            whole_at: HashMap::new(),
+            keys_max,
+            swept_at: clock.now(),
+            #[cfg(test)]
+            sweeps: 0,
+        };
         Self { clock, states: Arc::new(Mutex::new(states)) }
     }
 
@@ -118,6 +127,12 @@ impl Tally {
         let states = self.states();
         (states.whole_at.len(), states.whole_at.capacity())
     }
+
+    /// How often all keys were looked at.
+    #[cfg(test)]
+    pub(super) fn sweeps(&self) -> usize {
+        self.states().sweeps
+    }
 }
 
 impl States {
@@ -126,8 +141,8 @@ impl States {
         let is_full = self.whole_at.len() >= self.keys_max && !self.whole_at.contains_key(&key);
         if is_full {
             self.sweep(now);
-            if self.whole_at.len() >= self.keys_max {
-                self.forget_half();
+            if self.whole_at.len() > self.keys_max / 4 * 3 {
+                self.forget_half(); // or the next few would fill it again
             }
         }
         self.whole_at.insert(key, whole_at);
@@ -135,6 +150,8 @@ impl States {
 
     fn sweep(&mut self, now: Nanos) {
         self.swept_at = now;
+        #[cfg(test)]
+        (self.sweeps += 1);
         self.whole_at.retain(|_, whole_at| *whole_at > now);
         self.whole_at.shrink_to(self.whole_at.len().saturating_mul(2));
     }

@@ -264,6 +264,23 @@ fn a_flood_of_keys_is_bounded_and_passes() {
     assert!(keys <= 2 && memory < 16, "{keys} keys in memory for {memory}");
 }
 
+/// R4: a flood as fast as the memory is given back does not make each of its requests look at all keys.
+#[test]
+fn a_steady_flood_of_keys_seldom_looks_at_all_of_them() {
+    let minute = Duration::from_secs(60);
+    for (keys_max, more) in [(1_000, 0), (1_000, 1), (1_000, 250), (1_000, 5_000), (8, 0)] {
+        let limits = Limits::remembering(keys_max, vec![limit(rate("1/m"), 1, Per::ClientIp)]);
+        let (mut now, count) = (Instant::now(), 20 * u32::try_from(keys_max).unwrap());
+        for n in 0..count {
+            // About as many come in a minute as are remembered: each makes room for one.
+            now += minute / u32::try_from(keys_max + more).unwrap();
+            limits.spend_client_at(now, Ipv4Addr::from_bits(n).into()).unwrap();
+        }
+        let in_time = 20 + 1; // once a minute, and it runs for 20 of them at most
+        assert!(limits.sweeps() <= 4 * 20 + in_time, "{} sweeps for {count}, {keys_max} and {more}", limits.sweeps());
+    }
+}
+
 #[test]
 fn when_all_have_spent_the_same_half_of_them_make_room() {
     for keys_max in [1, 2, 3, 100] {

@@ -76,7 +76,7 @@ async fn a_machine_that_can_run_it_gets_a_clean_bill_before_and_while_it_runs() 
     assert!(line(&running, "journal lock").1.contains(&format!("held by process {}", gateway.pid())));
     assert!(line(&running, "journal.dir").1.contains("is there, and ours alone"));
     for what in ["ingress.listen", "admin.listen"] {
-        assert!(line(&running, what).1.contains("in use, and a gateway is running"), "{running:#}");
+        assert!(line(&running, what).1.contains("in use, and a gateway runs on this journal"), "{running:#}");
     }
     assert_eq!(line(&running, "clock of the running gateway").0, "ok");
     assert!(line(&running, "clock").1.contains("after the journal was last written to"));
@@ -120,6 +120,26 @@ async fn what_is_wrong_is_a_failure_with_its_cure() {
 }
 
 #[tokio::test]
+async fn a_gateway_on_another_journal_is_not_this_ones() {
+    let gateway = Gateway::start("sources: {}\n").await;
+    let dir = tempfile::tempdir().unwrap();
+    let text = head(dir.path()).replacen("127.0.0.1:0", gateway.ingress.trim_start_matches("http://"), 1).replacen(
+        "127.0.0.1:0",
+        gateway.admin.trim_start_matches("http://"),
+        1,
+    );
+    let (code, report) = doctor(&write(dir.path(), &(text + "sources: {}\n")), &[]).await;
+    assert_eq!(code, 1, "{report:#}");
+    assert!(line(&report, "journal lock").1.contains("nobody holds it"));
+    for what in ["ingress.listen", "admin.listen"] {
+        let (verdict, said) = line(&report, what);
+        assert!(verdict == "fail" && said.contains("a gateway runs here on another journal: stop it"), "{said}");
+    }
+    let checks = report["checks"].as_array().unwrap();
+    assert!(checks.iter().all(|check| check["what"] != "clock of the running gateway"), "{report:#}");
+}
+
+#[tokio::test]
 async fn what_only_might_go_wrong_is_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
@@ -151,9 +171,15 @@ async fn what_only_might_go_wrong_is_a_warning() {
 async fn a_config_that_cannot_be_used_is_neither() {
     let dir = tempfile::tempdir().unwrap();
     let config = write(dir.path(), "ingress: { listn: x }\n");
-    for arguments in [&["doctor"][..], &["doctor", "--json"], &["check", "--connect"]] {
+    for arguments in [&["doctor"][..], &["check", "--connect"]] {
         let ended = command().args(arguments).arg("-c").arg(&config).output().await.unwrap();
         assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
+    }
+    for (config, said) in [(config, "did you mean `listen`?"), (dir.path().join("none.yaml"), "`forebay init ")] {
+        let (code, report) = doctor(&config, &[]).await;
+        assert_eq!((code, report["verdict"].as_str()), (2, Some("fail")));
+        let (verdict, line) = line(&report, "config");
+        assert!(verdict == "fail" && line.contains(said), "{line}");
     }
 }
 

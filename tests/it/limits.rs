@@ -177,6 +177,39 @@ async fn a_forger_is_stopped_at_the_door_and_nobody_else_is() {
 }
 
 #[tokio::test]
+async fn heads_sent_ahead_of_their_bodies_win_a_forger_nothing() {
+    let budget = "limits: { unverified: { rate: 1/h, burst: 5 } }";
+    let gateway =
+        start(&format!("{BEHIND_PROXY}, {budget}"), &format!("sources:\n  s: {}\n", github("methods: [POST]"))).await;
+    let statuses = async |client: &str, signature: &str| {
+        let head = format!(
+            "POST /s HTTP/1.1\r\nhost: a\r\nx-forwarded-for: {client}\r\nx-hub-signature-256: {signature}\r\n\
+             expect: 100-continue\r\ncontent-length: 2\r\nconnection: close\r\n\r\n"
+        );
+        let mut streams = Vec::new();
+        for _ in 0..60 {
+            let mut stream = TcpStream::connect(gateway.ingress.trim_start_matches("http://")).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut go_on = [0; 25]; // it is admitted: the body is waited for
+            tokio::time::timeout(PATIENCE, stream.read_exact(&mut go_on)).await.unwrap().unwrap();
+            assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+            streams.push(stream);
+        }
+        let answer = async |mut stream: TcpStream| {
+            stream.write_all(b"{}").await.unwrap();
+            let mut answer = String::new();
+            tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+            answer.get(9..12).unwrap().to_owned()
+        };
+        let statuses = join_all(streams.into_iter().map(answer)).await;
+        ["200", "401", "429"].map(|wanted| statuses.iter().filter(|status| *status == wanted).count())
+    };
+    assert_eq!(statuses("192.0.2.1", &format!("sha256={}", "0".repeat(64))).await, [0, 5, 55]);
+    assert_eq!(limited(&gateway, "s", "unverified").await, 55.0);
+    assert_eq!(statuses("192.0.2.2", &sign(b"{}")).await, [60, 0, 0], "what is genuine may come all at once");
+}
+
+#[tokio::test]
 async fn behind_a_trusted_proxy_the_client_is_whom_it_speaks_for() {
     let app = FakeApp::start().await;
     let rest = format!(

@@ -1,9 +1,11 @@
 //! `forebay listen`, as a developer uses it.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
@@ -145,6 +147,97 @@ async fn it_outlives_the_gateway_and_goes_on_without_gap_or_repeat() {
     assert!(listener.err.borrow().iter().any(|line| line.contains("the gateway is back")));
 }
 
+/// Passes connections on to `to`. While it cuts, it hangs up on whoever asks for an event.
+async fn between(to: &str, cuts: watch::Receiver<bool>) -> String {
+    let (listener, to) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), to.trim_start_matches("http://").to_owned());
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (mut server, cuts) = (TcpStream::connect(&to).await.unwrap(), cuts.clone());
+            tokio::spawn(async move {
+                let (mut asks, mut answers) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+                loop {
+                    tokio::select! {
+                        read = client.read(&mut asks) => {
+                            let Ok(count @ 1..) = read else { return };
+                            if asks[..count].starts_with(b"GET /api/v1/events/") && *cuts.borrow() {
+                                return;
+                            }
+                            if server.write_all(&asks[..count]).await.is_err() {
+                                return;
+                            }
+                        }
+                        read = server.read(&mut answers) => {
+                            let Ok(count @ 1..) = read else { return };
+                            if client.write_all(&answers[..count]).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn an_event_that_could_not_be_fetched_is_no_gap() {
+    let local = FakeApp::start().await;
+    let gateway = Gateway::start(&github_to(&FakeApp::down().url())).await;
+    let cuts = watch::Sender::new(false);
+    let admin = between(&gateway.admin, cuts.subscribe()).await;
+    let mut listener = Listener::start(&admin, &["github", "--forward-to", &local.url()]).await;
+    let mut ids = Vec::new();
+    let mut post =
+        async |n: &str| ids.push(gateway.github(n, HELLO).await.header("forebay-event-id").unwrap().to_owned());
+    post("1").await;
+    listener.events(1).await;
+    cuts.send_replace(true);
+    post("2").await; // its coming is told, and it cannot be fetched
+    listener.says("trying again until it is back").await;
+    cuts.send_replace(false);
+    post("3").await;
+    listener.events(3).await;
+    let seen: Vec<String> = local.seen().iter().map(|seen| seen.header("forebay-event-id").to_owned()).collect();
+    assert_eq!(seen, ids);
+}
+
+#[tokio::test]
+async fn a_token_that_is_no_longer_taken_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = reserve();
+    let write = |dir: &Path, token: &str| {
+        let admin = format!("admin: {{ listen: {admin}, token: {token} }}");
+        let text = head(dir).replace("admin: { listen: 127.0.0.1:0 }", &admin) + &github_to("http://127.0.0.1:9");
+        std::fs::write(dir.join("forebay.yaml"), text).unwrap();
+    };
+    write(dir.path(), "the-first-token-0123456789");
+    let gateway = Gateway::start_in(dir).await;
+    let arguments = ["github", "--forward-to", "localhost:9", "--token", "the-first-token-0123456789"];
+    let mut listener = Listener::start(&gateway.admin, &arguments).await;
+    let dir = gateway.kill().await;
+    write(dir.path(), "the-second-token-0123456789");
+    let _gateway = Gateway::start_in(dir).await;
+    let status = tokio::time::timeout(PATIENCE, listener.child.wait()).await.expect("it ends").unwrap();
+    assert_eq!(status.code(), Some(1));
+    listener.says("token").await;
+}
+
+#[tokio::test]
+async fn an_event_under_way_when_it_is_interrupted_is_counted_as_such() {
+    let local = FakeApp::start().await;
+    local.hold();
+    let gateway = Gateway::start(&github_to(&FakeApp::down().url())).await;
+    let listener = Listener::start(&gateway.admin, &["github", "--forward-to", &local.url()]).await;
+    gateway.github("1", HELLO).await;
+    local.until("the event", |seen| !seen.is_empty()).await;
+    let (code, said) = listener.interrupt().await;
+    assert_eq!(code, 0);
+    let summary = "1 event: 0 answered 2xx, 0 answered otherwise, 0 without an answer, 1 under way";
+    assert!(said.last().unwrap().ends_with(summary), "{said:#?}");
+}
+
 #[tokio::test]
 async fn events_that_were_there_before_come_when_they_are_asked_for() {
     let local = FakeApp::start().await;
@@ -188,12 +281,15 @@ async fn what_cannot_be_listened_to_is_said_with_its_cure() {
     for (arguments, code, cure) in [
         (&["listen", "githb", "--forward-to", "localhost:1", "--admin", &gateway.admin][..], 2, "it has github"),
         (&["listen", "github", "--forward-to", "ftp://x", "--admin", &gateway.admin], 2, "write it like http://"),
+        (&["listen", "github", "--forward-to", "http://me:hunter2@localhost:1/x"], 2, "--header 'Authorization: "),
+        (&["listen", "github", "--forward-to", "me:hunter2@localhost:1"], 2, "--header 'Authorization: "),
+        (&["listen", "github", "--forward-to", "ftp://me:hunter2@localhost:1"], 2, "write it like http://"),
         (&["listen", "github", "--forward-to", "localhost:1", "--since", "x", "--admin", &gateway.admin], 2, "like 1h"),
         (&["listen", "github", "--forward-to", "localhost:1", "--admin", &nobody.url()], 1, "is the gateway running?"),
     ] {
         let ended = command().args(arguments).output().await.unwrap();
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert_eq!(ended.status.code(), Some(code), "{said}");
-        assert!(said.contains(cure), "{said}");
+        assert!(said.contains(cure) && !said.contains("hunter2"), "{said}");
     }
 }

@@ -22,36 +22,50 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// The head of an answer that is looked at, at most.
 const HEAD_BYTES: u64 = 16 << 10;
 
-/// Checks the addresses to listen on. Gives the running gateway's time, if one answers.
-pub(super) async fn addresses(config: &Config, holder: Option<Holder>, checks: &mut Vec<Check>) -> Option<UnixMillis> {
-    let admin = config.admin.listen;
-    let (mut gateway, mut time) = (holder.is_some(), None);
-    if admin.port() != 0
-        && let Some(said) = ask_health(admin).await
-    {
-        gateway |= said.contains("{\"status\":\"ok\"}");
-        time = date(&said);
-    }
-    for listen in &config.ingress.listen {
-        checks.push(address("ingress.listen", listen.address, gateway));
-    }
-    checks.push(address("admin.listen", admin, gateway));
-    time.filter(|_| gateway)
+/// Who has an address that is in use.
+#[derive(Clone, Copy)]
+enum Owner {
+    /// The gateway that holds this config's journal.
+    Ours,
+    /// A gateway, but nobody holds this config's journal: it has another one.
+    OtherGateway,
+    Unknown,
 }
 
-fn address(what: &str, address: SocketAddr, gateway: bool) -> Check {
+/// Checks the addresses to listen on. Gives the running gateway's time, if it answers. Only the journal's lock says that
+/// a gateway is this config's: another one answers the same.
+pub(super) async fn addresses(config: &Config, holder: Option<Holder>, checks: &mut Vec<Check>) -> Option<UnixMillis> {
+    let admin = config.admin.listen;
+    let said = if admin.port() == 0 { None } else { ask_health(admin).await };
+    let healthy = said.as_ref().is_some_and(|said| said.contains("{\"status\":\"ok\"}"));
+    let owner = match holder {
+        Some(_) => Owner::Ours,
+        None if healthy => Owner::OtherGateway,
+        None => Owner::Unknown,
+    };
+    for listen in &config.ingress.listen {
+        checks.push(address("ingress.listen", listen.address, owner));
+    }
+    checks.push(address("admin.listen", admin, owner));
+    said.filter(|_| holder.is_some()).as_deref().and_then(date)
+}
+
+fn address(what: &str, address: SocketAddr, owner: Owner) -> Check {
     let what = format!("{what} {address}");
     match TcpListener::bind(address) {
         Ok(_) if address.port() == 0 => Check::ok(what, "any free port"),
         Ok(_) => Check::ok(what, "free"),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && gateway => {
-            Check::ok(what, "in use, and a gateway is running: it is taken for its own")
-        }
         Err(error) => {
             let cure = match error.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "another program has it (`ss -ltnp` names it): stop it, or choose another port"
-                }
+                io::ErrorKind::AddrInUse => match owner {
+                    Owner::Ours => {
+                        return Check::ok(what, "in use, and a gateway runs on this journal: it is taken for its own");
+                    }
+                    Owner::OtherGateway => {
+                        "a gateway runs here on another journal: stop it, choose another port, or set journal.dir to its own"
+                    }
+                    Owner::Unknown => "another program has it (`ss -ltnp` names it): stop it, or choose another port",
+                },
                 io::ErrorKind::PermissionDenied => {
                     "ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose a higher port"
                 }

@@ -24,12 +24,16 @@ pub(super) struct Forwarded {
     pub(super) took: Duration,
 }
 
-/// Reads `--forward-to`.
+/// Reads `--forward-to`. An error quotes nothing of it: there may be a password in it.
 pub(super) fn url(text: &str) -> Result<Uri, String> {
     let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let cure = "write it like http://localhost:3000/hooks";
     let url: Uri = full.parse().map_err(|_| format!("this is no address; {cure}"))?;
     match url.scheme_str() {
+        Some("http" | "https") if url.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
+            Err("a user or a password in the URL is not sent; take it out, and give it as --header 'Authorization: …'"
+                .to_owned())
+        }
         Some("http" | "https") if url.authority().is_some() => Ok(url),
         _ => Err(format!("only http:// and https:// can be forwarded to; {cure}")),
     }

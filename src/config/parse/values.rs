@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::base::{ByteSize, Rate, parse_duration};
 use crate::config::problems::suggest;
@@ -122,12 +122,21 @@ pub fn address(field: &Field<'_>) -> Option<SocketAddr> {
     })
 }
 
-/// A network, or one address.
+/// A network, or one address. One of IPv4 mapped into IPv6 is the IPv4 one: that is how clients are looked at.
 pub fn network(field: &Field<'_>) -> Option<IpNet> {
     field.parse("a network like `10.0.0.0/8`", |text| {
         let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-        network.map(|network| network.trunc()).ok_or_else(|| {
+        let network = network.ok_or_else(|| {
             format!("`{text}` is not an address or a network; write one like `10.1.2.3` or `10.0.0.0/8`")
+        })?;
+        let IpAddr::V4(address) = network.addr().to_canonical() else { return Ok(network.trunc()) };
+        let bits =
+            if network.addr().is_ipv4() { Some(network.prefix_len()) } else { network.prefix_len().checked_sub(96) };
+        let mapped = bits.and_then(|bits| Ipv4Net::new(address, bits).ok());
+        mapped.map(|network| network.trunc().into()).ok_or_else(|| {
+            format!(
+                "`{text}` is more than all IPv4 addresses mapped into IPv6; write the IPv4 network, like `{address}/24`"
+            )
         })
     })
 }

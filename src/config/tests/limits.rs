@@ -61,6 +61,8 @@ fn each_mistake_of_a_limit_is_said() {
 > 16: sources.hooks.allow_ips: the preset `acme` lists no networks; write them here
 | allow_ips: [10.0.0.0/33]
 > 17: sources.hooks.allow_ips[0]: `10.0.0.0/33` is not an address or a network; write one like `10.1.2.3` or `10.0.0.0/8`
+| allow_ips: ["::ffff:203.0.113.0/95"]
+> 17: sources.hooks.allow_ips[0]: `::ffff:203.0.113.0/95` is more than all IPv4 addresses mapped into IPv6; write the IPv4 network, like `203.0.113.0/24`
 | allow_ips: []
 > 16: sources.hooks.allow_ips: an empty list lets nobody in; write networks, or `off`
 | rate_limit: { burst: 3 }
@@ -87,6 +89,10 @@ fn each_mistake_of_a_limit_is_said() {
 > 42: ingress.trusted_proxies[1]: `10.0.0.0/33` is not an address or a network; write one like `10.1.2.3` or `10.0.0.0/8`
 | ingress: { trusted_proxies: [] }
 > 29: ingress.trusted_proxies: an empty list trusts nobody; write networks, or `off`
+| ingress: { trusted_proxies: ["::ffff:10.0.0.1/64"] }
+> 30: ingress.trusted_proxies[0]: `::ffff:10.0.0.1/64` is more than all IPv4 addresses mapped into IPv6; write the IPv4 network, like `10.0.0.1/24`
+| ingress: { trusted_proxies: ["::ffff:0:0/96"] }
+> 30: warning: ingress.trusted_proxies[0]: everybody is trusted, so every sender can say that it is somebody else; name the proxies alone
 | ingress: { trusted_proxies: [127.0.0.1, "::/0"] }
 > 41: warning: ingress.trusted_proxies[1]: everybody is trusted, so every sender can say that it is somebody else; name the proxies alone
 | ingress: { limits: { unverified: 10 } }
@@ -97,6 +103,26 @@ fn each_mistake_of_a_limit_is_said() {
 > 54: ingress.limits.unverified.burst: a burst of 4294967295 takes more than a year to come back at 2/m; write 1051200 at most, or a faster rate
 "#,
     );
+}
+
+#[test]
+fn a_network_mapped_into_ipv6_is_the_ipv4_one() {
+    for (written, meant) in [
+        ("::ffff:203.0.113.7/120", "203.0.113.0/24"),
+        ("::ffff:203.0.113.7", "203.0.113.7/32"),
+        ("::ffff:203.0.113.7/97", "128.0.0.0/1"),
+        ("203.0.113.7/24", "203.0.113.0/24"),
+        ("2001:db8::7/64", "2001:db8::/64"),
+        ("::fffe:203.0.113.7/120", "::fffe:203.0.113.0/120"),
+    ] {
+        let text = WHOLE.replace("    to: [app]", &format!("    allow_ips: [\"{written}\"]\n    to: [app]"));
+        let config = good(&format!("{text}ingress: {{ listen: 0.0.0.0:80, trusted_proxies: [\"{written}\"] }}\n"));
+        let meant: ipnet::IpNet = meant.parse().unwrap();
+        assert_eq!(
+            (&config.sources[0].allow_ips[..], &config.ingress.trusted_proxies[..]),
+            (&[meant][..], &[meant][..])
+        );
+    }
 }
 
 #[test]
