@@ -42,20 +42,23 @@ pub(super) enum Shown {
 }
 
 /// `body` without what `secret` points at. JSON and forms are read; pointers into a form name a field, and
-/// apply to JSON within a field too.
+/// apply to JSON within a field too. A secret field is hidden whatever the `Content-Type`, which nobody signed.
 pub(super) fn body(body: Bytes, content_type: Option<&[u8]>, secret: &[Place]) -> Shown {
     let pointers: Vec<&str> = secret.iter().filter_map(pointer).collect();
+    let fields: Vec<&str> = secret.iter().filter_map(field).collect();
     let form = b"application/x-www-form-urlencoded";
     let is_form = content_type.and_then(|value| value.get(..form.len())).is_some_and(|v| v.eq_ignore_ascii_case(form));
-    let has_fields = is_form && secret.iter().any(|place| matches!(place, Place::Form(_)));
-    if body.is_empty() || (pointers.is_empty() && !has_fields) {
+    let has_field = || form_urlencoded::parse(&body).any(|(name, _)| fields.iter().any(|field| *field == name));
+    let has_field = !fields.is_empty() && has_field();
+    if body.is_empty() || (pointers.is_empty() && !has_field) {
         return Shown::Exact(body);
     }
-    if let Some(json) = redact_json(&body, &pointers).filter(|_| !has_fields) {
-        return Shown::Redacted(json.into());
+    // JSON has no fields, whatever stands in its strings (as `form:` places see it), unless it says that it is a form.
+    let is_json = body.trim_ascii_start().starts_with(b"{") || body.trim_ascii_start().starts_with(b"[");
+    if let Some(json) = redact_json(&body, &pointers).filter(|_| !has_field || (is_json && !is_form)) {
+        return if pointers.is_empty() { Shown::Exact(body) } else { Shown::Redacted(json.into()) };
     }
-    let fields: Vec<&str> = secret.iter().filter_map(field).collect();
-    if is_form { Shown::Redacted(redact_form(&body, &pointers, &fields).into()) } else { Shown::Withheld }
+    if is_form || has_field { Shown::Redacted(redact_form(&body, &pointers, &fields).into()) } else { Shown::Withheld }
 }
 
 /// `query` with `***` in place of secret values, otherwise as received; nothing of it, if nobody knows which are secret.
@@ -194,13 +197,18 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_field_is_stars_in_a_form_and_nowhere_else() {
+    fn a_secret_field_is_stars_in_a_form_whatever_it_is_called_and_nowhere_else() {
         let secret = [Place::Form("token".into())];
         let form = Some(&b"application/x-www-form-urlencoded"[..]);
         let text = Bytes::from_static(b"a=1&%74oken=s&token=t");
         let expected = Bytes::from_static(b"a=1&token=***&token=***");
-        assert_eq!(body(text.clone(), form, &secret), Shown::Redacted(expected));
-        assert_eq!(body(text.clone(), Some(b"text/plain"), &secret), Shown::Exact(text));
+        assert_eq!(body(text.clone(), form, &secret), Shown::Redacted(expected.clone()));
+        for lie in [Some(&b"text/plain"[..]), Some(b"application/json"), None] {
+            assert_eq!(body(text.clone(), lie, &secret), Shown::Redacted(expected.clone()), "{lie:?}");
+        }
+        for other in ["{\"text\":\"&token=s&\"}", "a=1&b=2", "nothing"].map(Bytes::from) {
+            assert_eq!(body(other.clone(), Some(b"text/plain"), &secret), Shown::Exact(other));
+        }
     }
 
     #[test]

@@ -56,6 +56,7 @@ fn inbound() -> Inbound {
 struct Bench {
     _dir: tempfile::TempDir,
     faults: Arc<Faults>,
+    clock: Arc<ManualClock>,
     budget: Budget,
     intake: Arc<Intake<LogJournal>>,
 }
@@ -67,7 +68,8 @@ impl Bench {
         let disk = FailingDisk { faults: Arc::clone(&faults), real: RealDisk::new(dir.path()) };
         let kept =
             Settings { dir: dir.path().to_owned(), max_size: ByteSize(64 << 20), retention: Retention::default() };
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
+        let manual = Arc::new(ManualClock::at(NOW));
+        let clock: Arc<dyn Clock> = Arc::clone(&manual) as _;
         let metrics = Metrics::new("test");
         let journal = LogJournal::open_on(Arc::new(disk), &kept, Arc::clone(&clock), metrics.clone(), None).unwrap();
         let budget = Budget::new(ByteSize(1 << 20));
@@ -76,7 +78,7 @@ impl Bench {
         let router = Router::new([(None, "/s".to_owned(), source)]).unwrap();
         let (tasks, underway) = (Tasks::new(), Underway::default());
         let intake = Intake { router, journal, clock, metrics, targets: Arc::new(targets), tasks, underway };
-        Self { _dir: dir, faults, budget, intake: Arc::new(intake) }
+        Self { _dir: dir, faults, clock: manual, budget, intake: Arc::new(intake) }
     }
 }
 
@@ -84,7 +86,7 @@ impl Bench {
 /// over, and once the disk answers its second try is a duplicate.
 #[tokio::test(start_paused = true)]
 async fn at_the_deadline_the_sender_is_told_to_come_again() {
-    let Bench { _dir, faults, budget, intake } = Bench::new(settings(), HashMap::new());
+    let Bench { _dir, faults, clock: _, budget, intake } = Bench::new(settings(), HashMap::new());
     faults.hold_syncs();
     let began = Instant::now();
     assert!(matches!(intake.receive(inbound()).await, Err(Refusal::Late { .. })));
@@ -95,6 +97,24 @@ async fn at_the_deadline_the_sender_is_told_to_come_again() {
     let again = intake.receive(inbound()).await.unwrap();
     assert!(matches!(again, Receipt::Stored { again: Again::Yes, .. }), "{again:?}");
     assert_eq!(budget.used(), ByteSize(0));
+}
+
+/// A key is held for as long as the source's `dedupe.window` says, and no longer.
+#[tokio::test]
+async fn a_source_holds_its_keys_for_its_own_window() {
+    for window in [Duration::from_secs(600), Duration::from_secs(86_400)] {
+        let dedupe = DedupeSettings { window, ..settings().dedupe };
+        let bench = Bench::new(SourceSettings { dedupe, ..settings() }, HashMap::new());
+        let again = async || match bench.intake.receive(inbound()).await {
+            Ok(Receipt::Stored { again, .. }) => again,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(again().await, Again::No);
+        bench.clock.pass(window - Duration::from_millis(1));
+        assert_eq!(again().await, Again::Yes);
+        bench.clock.pass(Duration::from_millis(1));
+        assert_eq!(again().await, Again::No);
+    }
 }
 
 /// The flush hangs. What the application said is relayed all the same, unless another route waits: its delivery is a

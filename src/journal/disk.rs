@@ -225,6 +225,10 @@ pub mod failing {
         pub written: AtomicU64,
         /// The file system says that it has no space left.
         pub no_space: AtomicBool,
+        /// Bytes of the log that were appended since its last `sync`.
+        pub unflushed: AtomicU64,
+        /// The most that [`Faults::unflushed`] ever was when a file of claims was begun.
+        pub unflushed_claims: AtomicU64,
         gate: Mutex<Gate>,
         moved: Condvar,
     }
@@ -273,6 +277,7 @@ pub mod failing {
 
     struct FailingFile {
         faults: Arc<Faults>,
+        is_log: bool,
         real: Arc<dyn DiskFile>,
     }
 
@@ -281,7 +286,12 @@ pub mod failing {
             self.real.create_dir(name)
         }
         fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-            Ok(Arc::new(FailingFile { faults: Arc::clone(&self.faults), real: self.real.create(name)? }))
+            let unflushed = self.faults.unflushed.load(Ordering::SeqCst);
+            if name.starts_with("claims/") {
+                self.faults.unflushed_claims.fetch_max(unflushed, Ordering::SeqCst);
+            }
+            let (faults, is_log) = (Arc::clone(&self.faults), name.starts_with("log/"));
+            Ok(Arc::new(FailingFile { faults, is_log, real: self.real.create(name)? }))
         }
         fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
             self.real.open(name)
@@ -312,6 +322,9 @@ pub mod failing {
                 return Err(io::Error::from_raw_os_error(28)); // ENOSPC
             }
             self.faults.written.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+            if self.is_log {
+                self.faults.unflushed.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+            }
             self.real.append(bytes)
         }
         fn sync(&self) -> io::Result<()> {
@@ -319,6 +332,9 @@ pub mod failing {
                 return Err(io::Error::from_raw_os_error(5)); // EIO
             }
             self.faults.pass_gate();
+            if self.is_log {
+                self.faults.unflushed.store(0, Ordering::SeqCst);
+            }
             self.real.sync()
         }
         fn truncate(&self, length: u64) -> io::Result<()> {

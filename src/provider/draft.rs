@@ -4,9 +4,10 @@ use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::Value;
 
-use super::pointer::Pointers;
-use super::reading::{FORM, Reading};
 use super::{Place, Request, SignError};
+
+/// The content type of a form.
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// A request that is being signed.
 #[derive(Clone, Debug)]
@@ -57,7 +58,7 @@ impl Draft {
                 if !self.headers.contains_key(CONTENT_TYPE) {
                     self.headers.insert(CONTENT_TYPE, HeaderValue::from_static(FORM));
                 }
-                if !Reading::new(self.request(), None, &Pointers::default()).is_form() {
+                if !self.is_form() {
                     return Err(SignError::Body(place.clone()));
                 }
                 self.body = with_pair(&self.body, name, value).into_bytes();
@@ -69,6 +70,14 @@ impl Draft {
             Place::Param(_) => return Err(SignError::Param(place.clone())),
         }
         Ok(())
+    }
+
+    /// Whether its one content type is that of a form, in whatever case and with whatever parameters.
+    fn is_form(&self) -> bool {
+        let mut types = self.headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
+        let essence = |value: &[u8]| value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_vec();
+        let is_form = types.next().is_some_and(|value| essence(value).eq_ignore_ascii_case(FORM.as_bytes()));
+        is_form && types.next().is_none()
     }
 }
 

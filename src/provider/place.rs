@@ -13,7 +13,7 @@ pub enum Place {
     Json(String),
     /// `query:x`: the only parameter of this name in the URL's query, decoded (URL Standard, section 5.1).
     Query(String),
-    /// `form:x`: the only field of this name in an `application/x-www-form-urlencoded` body, decoded likewise.
+    /// `form:x`: the only field of this name in a body that is read as a form, whatever its `Content-Type`, decoded likewise.
     Form(String),
     /// `param:x`: what the `{x}` of the source's path matched, as received.
     Param(String),

@@ -390,6 +390,19 @@ fn several_parts_are_one_key_and_all_of_them_are_needed() {
     assert_eq!(&*key(r#"{"a":"1","b":[]}"#).rule, "the signed bytes");
 }
 
+/// A signed part beside it makes an unsigned one no better.
+#[test]
+fn one_unsigned_part_binds_a_key_of_several() {
+    let (signed, unsigned) = (first_of(&[Place::Json("/id".into())]), first_of(&[Place::Header(ID)]));
+    for parts in [vec![signed.clone(), unsigned.clone()], vec![unsigned, signed]] {
+        let facts = EventFacts { dedupe: Some(KeyRule::Parts(parts)), ..EventFacts::default() };
+        let recipe = compile(Check::Signed(hmac(vec![Piece::Body])), facts);
+        let key = |id: &str, body: &str| Sent::signed(&recipe, &[(ID, id)], body, NOW).dedupe(&recipe);
+        assert!(key("1", BODY).rule.ends_with(" bound to the signed bytes"));
+        assert_ne!(key("1", BODY).key, key("1", &BODY.replace("paid", "lost")).key);
+    }
+}
+
 #[test]
 fn the_check_that_held_decides_what_binds_the_key() {
     let recipe = compile(Check::Any(vec![Check::Signed(timed()), token()]), header_id());

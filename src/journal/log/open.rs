@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::claims::{Claims, Held};
+use super::claims::{self, Claims, Held};
 use super::codec::{Decoder, Encoder};
 use super::entry::Segment;
 use super::record::Record;
@@ -186,7 +186,7 @@ pub struct Recovered {
     pub sealed_through: Position,
     /// The number for the next segment.
     pub next_segment: u32,
-    /// Stretches in the middle of the log that could not be read.
+    /// Stretches in the middle of the log that could not be read, and segments and runs of claims that are missing.
     pub damaged: u64,
 }
 
@@ -196,7 +196,8 @@ pub struct Recovered {
 /// [`OpenError`]: a file that is not ours or not readable is named, and nothing is changed.
 pub fn recover(disk: &Arc<dyn Disk>, store: [u8; 16], now: UnixMillis) -> Result<Recovered, OpenError> {
     let epoch = u64::try_from(now.0).unwrap_or(0);
-    let (claims, sealed_through) = Claims::open(Arc::clone(disk), store).map_err(failed("cannot read the claims"))?;
+    let opened = Claims::open(Arc::clone(disk), store, now).map_err(failed("cannot read the claims"))?;
+    let claims::Opened { claims, through: sealed_through, missing: mut damaged } = opened;
     let disk = &**disk;
     disk.create_dir(segment::DIR).map_err(failed("cannot make the segments' directory"))?;
     let mut files: Vec<(u32, u64)> = disk
@@ -217,7 +218,6 @@ pub fn recover(disk: &Arc<dyn Disk>, store: [u8; 16], now: UnixMillis) -> Result
     }
     let present: Vec<u32> = files.iter().map(|(number, _)| *number).collect();
     let mut reading = Reading { state: State::new(epoch), claims, sealed_through, trimmed: Vec::new(), now };
-    let mut damaged = 0;
     for (number, bytes) in files {
         damaged += reading.segment(disk, SegmentKey { store, number }, bytes, number == last)?;
     }
@@ -232,11 +232,8 @@ pub fn recover(disk: &Arc<dyn Disk>, store: [u8; 16], now: UnixMillis) -> Result
     let Reading { state, mut claims, mut sealed_through, .. } = reading;
     let next_segment = next_number(&state, sealed_through);
     let through = segment::position(next_segment, HEADER_BYTES);
-    if sealed_through == Position::START {
-        claims.mend(through, now).map_err(failed("cannot seal the claims that were read again"))?;
-    } else {
-        sealed_through = sealed_through.min(through);
-    }
+    claims.mend(through, now).map_err(failed("cannot seal the claims that were read again"))?;
+    sealed_through = sealed_through.min(through);
     Ok(Recovered { state, claims, sealed_through, next_segment, damaged })
 }
 

@@ -108,6 +108,14 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// One of many entries with a claim of its own.
+fn numbered(number: u32) -> Entry {
+    let mut entry = entry(b"x", Some(0), &[]);
+    let key = entry.claim.as_mut().map(|claim| &mut claim.key.0);
+    key.unwrap()[..4].copy_from_slice(&number.to_le_bytes());
+    entry
+}
+
 fn attempt(number: u32) -> Attempt {
     Attempt {
         number,

@@ -287,6 +287,21 @@ fn a_check_whose_optional_secret_is_not_there_is_left_out() {
     assert_eq!(alone, Some(CompileError::MissingSecret { slot: "one".into() }));
 }
 
+/// reliability: V14. A `Content-Type` is not signed: a replay under another one has the same key, and the same facts.
+#[test]
+fn a_replay_under_another_content_type_is_the_same_event() {
+    let facts = EventFacts { id: Some(first_of(&[form("id")])), ..EventFacts::default() };
+    let recipe = compile(Check::Signed(hmac(vec![Piece::Body])), facts);
+    let sent = Sent::new(&[(TYPE, FORM)], "id=1&a=2").sign(&recipe, NOW, None);
+    let key = sent.clone().dedupe(&recipe);
+    assert_eq!(&*key.rule, "form:id");
+    for other in ["text/plain", "application/json", "multipart/form-data; boundary=x"] {
+        assert_eq!(sent.clone().without(&TYPE).with(TYPE, other).dedupe(&recipe), key, "{other}");
+    }
+    assert_eq!(sent.clone().without(&TYPE).dedupe(&recipe), key);
+    assert_eq!(sent.with(TYPE, FORM).dedupe(&recipe), key);
+}
+
 #[test]
 fn what_is_signed_says_what_a_key_is_worth() {
     let facts = |place: Place| EventFacts { id: Some(first_of(&[place])), ..EventFacts::default() };

@@ -59,7 +59,7 @@ fn every_claim_is_found_and_no_other_whatever_their_number() {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(dir.path()));
     let now = UnixMillis(1);
     let before = resident_mib();
-    let (mut claims, _) = Claims::open(Arc::clone(&disk), [7; 16]).unwrap();
+    let mut claims = Claims::open(Arc::clone(&disk), [7; 16], now).unwrap().claims;
     claims.seal_at = OPEN_MAX.min(usize::try_from(count / 20 + 1).unwrap());
     claims.merge_at_most((10 << 30) / 16); // as with the default `max_size`
     let began = Instant::now();
@@ -118,7 +118,7 @@ fn every_claim_is_found_and_no_other_whatever_their_number() {
     println!("at rest: {} runs, {} bytes", claims.runs.len(), bytes_in(dir.path()));
     drop(claims);
     let began = Instant::now();
-    let (claims, _) = Claims::open(disk, [7; 16]).unwrap();
+    let claims = Claims::open(disk, [7; 16], now).unwrap().claims;
     println!("opened in {:?}; {} MiB resident", began.elapsed(), resident_mib().saturating_sub(before));
     let look_ups = LOOK_UPS_MAX.min(count);
     for (what, first) in [("that nobody holds", count), ("that somebody holds", 0)] {

@@ -8,6 +8,7 @@
 //! The first half of a hash says what is alike: see [`prefix`].
 
 mod filter;
+mod listing;
 #[cfg(test)]
 mod measure;
 mod merge;
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use self::listing::Listing;
 use self::merge::Merged;
 use self::run::{PAGE, Pages, Run, Seals};
 use super::stored::StoredClaim;
@@ -32,6 +34,7 @@ use crate::event::EventId;
 use crate::journal::Position;
 use crate::journal::disk::Disk;
 
+pub use self::open::Opened;
 pub use self::run::Found;
 
 /// Claims in memory before they are sealed: about 12 MiB, and as much again while those before them are being sealed.
@@ -100,10 +103,13 @@ pub struct Claims {
     sealing: Option<Sealing>,
     /// Oldest first.
     runs: Vec<Placed>,
+    listing: Arc<Listing>,
     merging: Option<Merging>,
     next_seal: u32,
-    /// Files that could not be read.
+    /// Files that could not be read, and those that say so of a run; they go once the log has been read again.
     damaged: Vec<String>,
+    /// Whether the claims that the log has are being read again.
+    rereading: bool,
     /// When to look for something to merge.
     merge_at: Option<Instant>,
     stop: Arc<AtomicBool>,
@@ -234,11 +240,13 @@ impl Claims {
         let Some(sealing) = self.sealing.as_mut().filter(|sealing| sealing.job.is_none()) else { return Ok(()) };
         let number = self.next_seal;
         let (disk, store, claims) = (Arc::clone(&self.disk), self.store, Arc::clone(&sealing.claims));
-        let through = sealing.through;
+        let (through, listing) = (sealing.through, Arc::clone(&self.listing));
         sealing.job = Some(spawn("journal-seal", move || {
             let rows = claims.iter().filter(|(_, held)| held.until > now).map(|(hash, held)| Ok((*hash, *held)));
             let seals = Seals { first: number, last: number };
-            write::write(&*disk, (store, seals, through), rows, &AtomicBool::new(false))
+            let run = write::write(&*disk, (store, seals, through), rows, &AtomicBool::new(false))?;
+            listing.replace(seals, run.as_ref(), now)?;
+            Ok(run)
         })?);
         self.next_seal += 1;
         Ok(())
@@ -287,10 +295,12 @@ impl Claims {
         let through = inputs.iter().map(|run| run.through).max().unwrap_or(Position::START);
         let bytes = inputs.iter().map(|run| run.bytes).sum();
         let (disk, store, stop) = (Arc::clone(&self.disk), self.store, Arc::clone(&self.stop));
+        let listing = Arc::clone(&self.listing);
         let began = Instant::now();
         let job = spawn("journal-merge", move || {
             let rows = Merged::new(&inputs, now)?;
             let run = write::write(&*disk, (store, seals, through), rows, &stop)?;
+            listing.replace(seals, run.as_ref(), now)?;
             for input in &inputs {
                 let _ = disk.remove(&input.seals.path()); // what stays is removed at the next opening, as part of the new one
             }

@@ -9,8 +9,8 @@
 //!        entries u8, rearms u8, 2 zero
 //! page   for each block: its first hash 16, CRC-32C of the block u32, filter 80; then CRC-32C of all of these u32
 //! fences for each group: its first hash 16
-//! footer magic `FBCLAIM2`, store 16, sealed-through position u64, last expiry i64, claims u64, CRC-32C of the fences u32,
-//!        CRC-32C of the footer so far u32
+//! footer magic `FBCLAIM3`, store 16, first seal u32, last seal u32, sealed-through position u64, last expiry i64, claims u64,
+//!        CRC-32C of the fences u32, CRC-32C of the footer so far u32
 //! ```
 //!
 //! Opening reads fences and footer (16 bytes for 2,560 claims). Looking a hash up reads one page (4,004 bytes), and a block
@@ -31,8 +31,10 @@ use crate::event::EventId;
 use crate::journal::Position;
 use crate::journal::disk::{Disk, DiskFile};
 
-pub(super) const MAGIC: &[u8; 8] = b"FBCLAIM2";
-const FOOTER: u64 = 56;
+pub(super) const MAGIC: &[u8; 8] = b"FBCLAIM3";
+const FOOTER: u64 = 64;
+/// No store gets this far by itself: at one seal a second it takes a hundred years.
+const SEAL_MAX: u32 = 0xF000_0000;
 pub(super) const ROW: usize = 64;
 const BLOCK_ROWS: usize = 64;
 pub(super) const BLOCK: usize = BLOCK_ROWS * ROW;
@@ -57,14 +59,19 @@ impl Seals {
     }
 
     pub fn path(self) -> String {
-        format!("{DIR}/{:08x}-{:08x}.clm", self.first, self.last)
+        format!("{DIR}/{}", self.name())
     }
 
-    /// From the name of a file.
+    pub fn name(self) -> String {
+        format!("{:08x}-{:08x}.clm", self.first, self.last)
+    }
+
+    /// From the name of a file; none if no run is called that.
     pub fn of(name: &str) -> Option<Self> {
         let (first, last) = name.strip_suffix(".clm")?.split_once('-')?;
         let number = |text: &str| u32::from_str_radix(text, 16).ok().filter(|_| text.len() == 8);
-        Some(Self { first: number(first)?, last: number(last)? }).filter(|seals| seals.first <= seals.last)
+        Some(Self { first: number(first)?, last: number(last)? })
+            .filter(|seals| seals.first <= seals.last && seals.last < SEAL_MAX)
     }
 }
 
@@ -94,7 +101,7 @@ pub struct Found {
 }
 
 impl Run {
-    /// Opens the run of `seals`; none if it is damaged or another store's. What damage there is further in shows
+    /// Opens the run of `seals`; none if it is damaged, another store's, or one of other seals. What damage there is further in shows
     /// when it is read.
     ///
     /// # Errors
@@ -103,7 +110,7 @@ impl Run {
         let file = disk.open(&seals.path())?;
         let Some(footer_at) = bytes.checked_sub(FOOTER) else { return Ok(None) };
         let footer = read(&*file, footer_at, usize::try_from(FOOTER).unwrap_or(0))?;
-        let Ok(footer) = Footer::decode(Bytes::from(footer), store) else { return Ok(None) };
+        let Ok(footer) = Footer::decode(Bytes::from(footer), store, seals) else { return Ok(None) };
         let groups = footer.rows.div_ceil(GROUP_ROWS);
         let fences_at = data_bytes(footer.rows);
         if footer.rows > bytes || fences_at + groups * 16 != footer_at {
@@ -281,10 +288,13 @@ pub(super) struct Footer {
 }
 
 impl Footer {
-    fn decode(bytes: Bytes, store: [u8; 16]) -> Result<Self, Malformed> {
+    fn decode(bytes: Bytes, store: [u8; 16], seals: Seals) -> Result<Self, Malformed> {
         let sum = crc32c::crc32c(bytes.get(..bytes.len().saturating_sub(4)).unwrap_or_default());
         let mut from = Decoder(bytes);
         if from.take(8)? != MAGIC.as_slice() || from.id()? != store {
+            return Err(Malformed);
+        }
+        if (Seals { first: from.u32()?, last: from.u32()? }) != seals {
             return Err(Malformed);
         }
         let (through, last_expiry) = (Position(from.u64()?), UnixMillis(from.i64()?));

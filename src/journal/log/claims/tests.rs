@@ -1,6 +1,7 @@
 //! Claims by themselves, on real files.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
@@ -66,7 +67,7 @@ impl Bench {
 
     fn files(&self) -> Vec<String> {
         let files = RealDisk::new(self.dir.path()).list(DIR).unwrap();
-        let mut names: Vec<_> = files.into_iter().map(|(name, _)| name).collect();
+        let mut names: Vec<_> = files.into_iter().map(|(name, _)| name).filter(|name| name != "runs").collect();
         names.sort();
         names
     }
@@ -82,7 +83,8 @@ impl Bench {
 
 fn open(dir: &tempfile::TempDir, faults: &Arc<Faults>) -> (Claims, Position) {
     let disk = FailingDisk { faults: Arc::clone(faults), real: RealDisk::new(dir.path()) };
-    Claims::open(Arc::new(disk), STORE).unwrap()
+    let opened = Claims::open(Arc::new(disk), STORE, NOW).unwrap();
+    (opened.claims, opened.through)
 }
 
 fn hash(number: u64) -> Hash {
@@ -294,7 +296,7 @@ fn a_run_whose_end_is_damaged_is_left_out_and_the_log_read_again() {
     bench.give(0..100);
     bench.seal(5);
     let length = bench.claims.bytes();
-    for at in [length - 1, length - 50, length - 60] {
+    for at in [length - 1, length - 45, length - 50, length - 70] {
         bench.damage("00000001-00000001.clm", usize::try_from(at).unwrap());
         let (reopened, through) = bench.reopened();
         assert_eq!((reopened.holder(1, NOW), through), (None, Position::START));
@@ -305,9 +307,91 @@ fn a_run_whose_end_is_damaged_is_left_out_and_the_log_read_again() {
     let (mut bench, _) = bench.reopened();
     bench.give(0..50); // read again
     bench.claims.mend(Position(6), NOW).unwrap();
-    assert_eq!(bench.files(), ["00000001-00000001.clm.damaged", "00000002-00000002.clm"]);
+    assert_eq!(bench.files(), ["00000002-00000002.clm"]);
     let (bench, through) = bench.reopened();
     assert!(through == Position(6) && bench.holder(49, NOW).is_some());
+}
+
+/// Of runs of 100 claims each, sealed as positions 1 to 4: what opening comes to after `change`, and how many are found then. The
+/// next one finds all of them, once the log has been read again.
+fn after(change: impl FnOnce(&Path)) -> (Position, u64, usize) {
+    let mut bench = Bench::new();
+    for round in 0..4 {
+        bench.give(round * 100..round * 100 + 100);
+        bench.claims.seal(Position(round + 1), NOW).unwrap();
+    }
+    bench.claims.close();
+    change(&bench.dir.path().join(DIR));
+    let (through, missing) = (opened(&bench).through, opened(&bench).missing); // as often as it is interrupted
+    let mut again = opened(&bench).claims;
+    let found =
+        |claims: &Claims| (0..400).filter(|number| claims.find(&hash(*number), NOW).unwrap().holder.is_some()).count();
+    let kept = found(&again);
+    (0..400).for_each(|number| again.give(hash(number), held(number, END)));
+    again.mend(Position(9), NOW).unwrap();
+    drop(again);
+    let settled = opened(&bench);
+    assert_eq!(settled.missing, 0);
+    assert_ne!(settled.through, Position::START);
+    assert_eq!(found(&settled.claims), 400);
+    (through, missing, kept)
+}
+
+fn opened(bench: &Bench) -> Opened {
+    Claims::open(Arc::new(RealDisk::new(bench.dir.path())), STORE, NOW).unwrap()
+}
+
+#[test]
+fn a_run_that_is_missing_is_noticed_and_the_log_read_again() {
+    let run = |number: u32| format!("{number:08x}-{number:08x}.clm");
+    assert_eq!(after(|_| ()), (Position(4), 0, 400));
+    for gone in 1..=4 {
+        assert_eq!(
+            after(|dir| std::fs::remove_file(dir.join(run(gone))).unwrap()),
+            (Position::START, 1, 300),
+            "{gone}"
+        );
+    }
+    assert_eq!(after(|dir| (1..=4).for_each(|gone| std::fs::remove_file(dir.join(run(gone))).unwrap())).1, 4);
+    assert_eq!(after(|dir| std::fs::remove_file(dir.join("runs")).unwrap()), (Position::START, 1, 400));
+    for damage in [&b""[..], b"FBRUNS1\0"] {
+        assert_eq!(after(|dir| std::fs::write(dir.join("runs"), damage).unwrap()), (Position::START, 1, 400));
+    }
+}
+
+#[test]
+fn a_run_that_is_gone_because_it_expired_or_was_merged_is_not_missing() {
+    let mut bench = Bench::new();
+    bench.claims.give(hash(1), held(1, UnixMillis(10)));
+    bench.claims.seal(Position(1), NOW).unwrap();
+    for round in 2..12 {
+        bench.give(round..round + 1);
+        bench.seal(round);
+    }
+    bench.claims.close();
+    assert_eq!((opened(&bench).missing, opened(&bench).through), (0, Position(11)));
+    let mut bench = Bench::new();
+    bench.claims.give(hash(1), held(1, UnixMillis(10)));
+    bench.claims.seal(Position(1), NOW).unwrap();
+    bench.give(2..3);
+    bench.claims.seal(Position(2), NOW).unwrap();
+    bench.work(UnixMillis(10));
+    assert_eq!(bench.files(), ["00000002-00000002.clm"]);
+    let at = |now| Claims::open(Arc::new(RealDisk::new(bench.dir.path())), STORE, now).unwrap().missing;
+    assert_eq!((at(UnixMillis(9)), at(UnixMillis(10))), (1, 0), "only what it had is missed");
+}
+
+/// A name says nothing that the file itself does not say.
+#[test]
+fn a_run_under_another_name_removes_nothing() {
+    let (_, missing, kept) = after(|dir| {
+        let other = dir.join("00000001-00000004.clm");
+        std::fs::copy(dir.join("00000001-00000001.clm"), &other).unwrap();
+    });
+    assert_eq!((missing, kept), (0, 400));
+    for name in ["ffffffff-ffffffff.clm", "00000001-ffffffff.clm", "f0000000-f0000000.clm"] {
+        assert_eq!(after(|dir| std::fs::write(dir.join(name), b"x").unwrap()), (Position::START, 0, 400), "{name}");
+    }
 }
 
 #[test]
@@ -325,7 +409,7 @@ fn damage_inside_a_run_costs_the_claims_it_hits() {
             bench.give(10_000 + round..10_001 + round);
             bench.seal(6 + round);
         }
-        assert_eq!(bench.files(), ["00000001-00000008.clm", "reread.clm"]);
+        assert_eq!(bench.files(), ["00000001-00000001.clm.reread", "00000001-00000008.clm"]);
         assert_eq!(lost(&bench), most, "the others are merged");
         let (mut bench, through) = bench.reopened();
         assert_eq!(through, Position::START, "what the log still has of them is read again");
@@ -334,6 +418,29 @@ fn damage_inside_a_run_costs_the_claims_it_hits() {
         let (bench, through) = bench.reopened();
         assert_eq!((through, lost(&bench)), (Position(20), 0));
     }
+}
+
+/// Once the log has been read again, the run is whole: the next opening reads no more of the log than any other.
+#[test]
+fn damage_inside_a_run_has_the_log_read_again_once() {
+    let mut bench = Bench::new();
+    bench.give(0..6_000);
+    bench.seal(5);
+    bench.damage("00000001-00000001.clm", 100);
+    let held = |bench: &Bench| (0..6_000).filter(|number| bench.holder(*number, NOW).is_some()).count();
+    assert_eq!(held(&bench), 6_000 - 64);
+    bench.work(NOW);
+    let (mut bench, through) = bench.reopened();
+    assert_eq!(through, Position::START);
+    bench.give(0..100); // what the log still has
+    bench.claims.mend(Position(6), NOW).unwrap();
+    let kept = held(&bench);
+    bench.work(NOW);
+    assert_eq!(bench.files(), ["00000001-00000001.clm", "00000002-00000002.clm"]);
+    let (mut bench, through) = bench.reopened();
+    assert_eq!((through, held(&bench)), (Position(6), kept));
+    bench.work(NOW);
+    assert_eq!(bench.reopened().1, Position(6), "looking its keys up finds no damage");
 }
 
 /// Claims with the same first half: found wherever they stand, also where a block or a group ends between them.

@@ -44,7 +44,7 @@ pub fn write(
                 return Err(io::ErrorKind::Interrupted.into());
             }
         }
-        let (rows, bytes) = (builder.rows, builder.finish(store, through)?);
+        let (rows, bytes) = (builder.rows, builder.finish((store, seals, through))?);
         if rows == 0 {
             disk.remove(&fresh)?;
             return Ok(None);
@@ -150,7 +150,7 @@ impl Builder {
     }
 
     /// Writes the rest. The whole length.
-    fn finish(mut self, store: [u8; 16], through: Position) -> io::Result<u64> {
+    fn finish(mut self, (store, seals, through): ([u8; 16], Seals, Position)) -> io::Result<u64> {
         if self.blocks.0.len() > self.block_at {
             self.end_block();
         }
@@ -160,7 +160,7 @@ impl Builder {
         let fences_crc = crc32c::crc32c(&self.fences.0);
         let footer = Footer { through, last_expiry: self.last_expiry, rows: self.rows, fences_crc };
         let mut rest = std::mem::take(&mut self.fences.0);
-        rest.extend_from_slice(&footer.encode(store));
+        rest.extend_from_slice(&footer.encode(store, seals));
         self.append(&rest)?;
         self.file.sync()?;
         Ok(self.length)
@@ -173,9 +173,10 @@ fn encode(out: &mut Encoder, hash: &Hash, held: &Held) {
 }
 
 impl Footer {
-    fn encode(&self, store: [u8; 16]) -> Vec<u8> {
+    fn encode(&self, store: [u8; 16], seals: Seals) -> Vec<u8> {
         let mut out = Encoder::default();
-        out.raw(MAGIC).raw(&store).u64(self.through.0).i64(self.last_expiry.0).u64(self.rows).u32(self.fences_crc);
+        out.raw(MAGIC).raw(&store).u32(seals.first).u32(seals.last);
+        out.u64(self.through.0).i64(self.last_expiry.0).u64(self.rows).u32(self.fences_crc);
         let sum = crc32c::crc32c(&out.0);
         out.u32(sum);
         out.0

@@ -84,6 +84,21 @@ async fn a_clock_that_was_set_right_does_not_count_again_after_a_restart() {
     store.ends_after(HOUR / 2, 1).await;
 }
 
+/// While it runs it writes down what the clocks say, so that after a power cut, too, only what was set since then counts.
+#[tokio::test]
+async fn a_clock_that_was_set_right_does_not_count_again_after_a_power_cut_either() {
+    let store = Store::new();
+    store.append(entry(b"x", Some(1), &["app"])).await;
+    store.clock.step(T0.plus(YEARS));
+    store.clock.pass(HOUR / 4);
+    store.journal.trim(Retention { delivered: YEARS, dead: YEARS }).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    copy(store.dir.path(), dir.path());
+    let clock = Arc::new(ManualClock::rebooted(T0.plus(YEARS + HOUR / 2), 2));
+    let journal = open(dir.path(), &clock, 64 << 20);
+    Store { dir, clock, journal }.ends_after(HOUR / 2, 1).await;
+}
+
 #[tokio::test]
 async fn setting_the_clock_ahead_lets_go_of_nothing_early() {
     let store = Store::sized(SMALL);

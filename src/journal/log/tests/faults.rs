@@ -211,12 +211,6 @@ async fn a_short_disk_lets_go_of_history_and_then_refuses() {
 #[tokio::test]
 async fn many_claims_are_kept_apart_over_crashes_and_sealing() {
     let mut store = Store::new();
-    let numbered = |number: u32| {
-        let mut entry = entry(b"x", Some(0), &[]);
-        let key = entry.claim.as_mut().map(|claim| &mut claim.key.0);
-        key.unwrap()[..4].copy_from_slice(&number.to_le_bytes());
-        entry
-    };
     for round in 0..6 {
         let appends = (round * 1_000..(round + 1) * 1_000).map(|number| store.append(numbered(number)));
         let outcomes = futures_util::future::join_all(appends).await;
@@ -244,4 +238,37 @@ async fn if_the_first_of_several_fails_another_is_the_event() {
     let fresh = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Appended::Fresh(_)))).count();
     let duplicates = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Appended::Duplicate { .. }))).count();
     assert_eq!((fresh, duplicates, journal.stats().lanes[0].pending), (1, 7, 1));
+}
+
+/// A claim without its event would make a duplicate of the sender's next try, with nothing to deliver. So the log is flushed
+/// first: where claims are sealed because there are many, and where they are because a segment goes.
+#[tokio::test]
+async fn no_claim_is_on_disk_before_its_event() {
+    let (dir, faults, _clock, journal) = on_failing_disk(64 << 20);
+    let behind = |entry| journal.append(entry, Sync::Behind);
+    faults.hold_syncs();
+    let appending = {
+        let journal = journal.clone();
+        let appends = async move {
+            let all = (0..300).map(|number| journal.append(numbered(number), Sync::Behind));
+            drop(futures_util::future::join_all(all).await);
+        };
+        tokio::runtime::Handle::current().spawn(appends)
+    };
+    let held = Arc::clone(&faults);
+    tokio::task::spawn_blocking(move || held.until_one_is_held()).await.unwrap();
+    let runs = || fs::read_dir(dir.path().join("claims")).unwrap().flatten().map(|file| file.file_name());
+    assert!(runs().all(|name| name == "runs"), "the log's flush is what is held up");
+    faults.release_syncs();
+    appending.await.unwrap();
+    behind(numbered(300)).await.unwrap();
+
+    let (_dir, faults, _clock, journal) = on_failing_disk(SMALL);
+    let behind = |entry| journal.append(entry, Sync::Behind);
+    for number in 0..200 {
+        let (claim, body) = (numbered(number).claim, [7; 32 << 10]);
+        behind(Entry { claim, ..entry(&body, None, &[]) }).await.unwrap();
+    }
+    assert!(journal.stats().evicted > 0, "segments have gone");
+    assert_eq!(faults.unflushed_claims.load(Ordering::SeqCst), 0);
 }

@@ -240,7 +240,28 @@ async fn damaged_claims_are_read_again_from_the_log() {
         journal.close().await;
         drop(journal);
     }
-    assert!(dir.path().join("claims/00000001-00000001.clm.damaged").exists(), "set aside, not thrown away");
+    assert!(!run.exists(), "its space is free again");
+}
+
+#[tokio::test]
+async fn a_run_of_claims_that_is_missing_is_said_to_be_and_its_claims_are_read_again() {
+    let store = Store::new();
+    for round in 0..6 {
+        let appends = (round * 300..(round + 1) * 300).map(|number| store.append(numbered(number)));
+        futures_util::future::join_all(appends).await;
+    }
+    store.journal.close().await;
+    let dir = tempfile::tempdir().unwrap();
+    copy(store.dir.path(), dir.path());
+    fs::remove_file(dir.path().join("claims/00000001-00000001.clm")).unwrap();
+    for damaged in [1, 0] {
+        let journal = open(dir.path(), &store.clock, 64 << 20);
+        assert_eq!(journal.stats().damaged, damaged);
+        let appends = (0..1_800).map(|number| journal.append(numbered(number), Sync::Durable));
+        let again = futures_util::future::join_all(appends).await;
+        assert!(again.iter().all(|outcome| matches!(outcome, Ok(Appended::Duplicate { .. }))));
+        journal.close().await;
+    }
 }
 
 #[tokio::test]
