@@ -22,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use crate::base::{Clock, Name, Tasks, UnixMillis};
 use crate::deliver::{self, Asked, Keep, Outbound, Patience, Target, Turn};
 use crate::event::{AttemptReason, DeadReason, DeliveryId};
-use crate::journal::{Journal, JournalError, Lane, Pending, PendingBatch, Position, Settled, Verdict};
+use crate::journal::{
+    Journal, JournalError, Lane, Pending, PendingBatch, Position, Settled, Verdict, once_there_is_room,
+};
 
 /// Deliveries that one lane's owner holds: under way, ready, or waiting for a retry. Past this, first
 /// attempts wait until some of them are settled.
@@ -360,7 +362,7 @@ async fn deliver<J: Journal>(
             tracing::error!(delivery = %pending.id, "the event's record can no longer be read; its delivery is dead");
             let verdict = Verdict::Dead(DeadReason::Damaged);
             let settled = Settled { delivery: pending.id, attempt: None, verdict };
-            let result = record(&journal, &lane, settled).await.map(|()| verdict);
+            let result = once_there_is_room(|| journal.settle(&lane, settled.clone())).await.map(|()| verdict);
             return Ended { pending, result };
         }
         Err(error) => return Ended { pending, result: Err(error) },
@@ -377,19 +379,9 @@ async fn deliver<J: Journal>(
     made.observe(&target, pending.id, number, pending.since, verdict);
     let settled = Settled { delivery: pending.id, attempt: Some(made.record(number, reason)), verdict };
     (pending.attempts, pending.reason) = (number, AttemptReason::Retry);
-    let result = record(&journal, &lane, settled).await.map(|()| verdict);
+    let result = once_there_is_room(|| journal.settle(&lane, settled.clone())).await.map(|()| verdict);
     turn.over(made.healthy());
     Ended { pending, result }
-}
-
-/// Records an outcome, and waits while the disk is full: what the application has taken must not be forgotten.
-async fn record<J: Journal>(journal: &J, lane: &Lane, settled: Settled) -> Result<(), JournalError> {
-    loop {
-        match journal.settle(lane, settled.clone()).await {
-            Err(JournalError::Full) => tokio::time::sleep(PAUSE).await,
-            done => return done,
-        }
-    }
 }
 
 /// A delivery that waits, ordered by when it is due.

@@ -13,7 +13,7 @@ use super::{Again, Buffered, Intake, Receipt, Refusal, Verified, acknowledged, d
 use crate::deliver::{self, Keep, Made, Outbound, Whole};
 use crate::event::{AttemptReason, DeliveryId};
 use crate::journal::{
-    Appended, Entry, FirstAttempt, Journal, JournalError, Located, Relayed, Reserved, Settled, Sync, Verdict,
+    Appended, Entry, FirstAttempt, Journal, Located, Relayed, Reserved, Settled, Sync, Verdict, once_there_is_room,
 };
 use crate::source::Source;
 use crate::telemetry::DuplicateKind;
@@ -23,8 +23,6 @@ const FIRST: u32 = 1;
 /// What is left of a deadline for making an event durable: a tenth of it, within these.
 const FLUSH_LEAST: Duration = Duration::from_millis(50);
 const FLUSH_MOST: Duration = Duration::from_millis(250);
-/// Between two tries to record an outcome while the disk is full.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Where a sender waits for its answer.
 type Reply = oneshot::Sender<Result<Receipt, Refusal>>;
@@ -138,7 +136,10 @@ impl<J: Journal> Relay<J> {
         let verdict = made.judge(target, FIRST, received_at);
         made.observe(target, delivery, FIRST, received_at, verdict);
         let attempt = Some(made.record(FIRST, AttemptReason::Initial));
-        report(&intake.journal, Settled { delivery, attempt, verdict }).await;
+        let settled = Settled { delivery, attempt, verdict };
+        if let Err(error) = once_there_is_room(|| intake.journal.report(settled.clone())).await {
+            tracing::warn!(%delivery, %error, "how an attempt ended is not recorded; another one follows");
+        }
         turn.over(made.healthy());
         hand.ended(verdict);
     }
@@ -218,18 +219,4 @@ fn relayable(made: &Made) -> Option<(u16, &Whole)> {
     let reply = made.outcome.as_ref().ok()?;
     let final_status = matches!(reply.status, 200..300 | 400..500) && !matches!(reply.status, 408 | 425 | 429);
     reply.whole.as_ref().filter(|_| final_status).map(|whole| (reply.status, whole))
-}
-
-/// Records how an attempt ended, and waits while the disk is full: what the application has taken must not be forgotten.
-async fn report<J: Journal>(journal: &J, settled: Settled) {
-    loop {
-        match journal.report(settled.clone()).await {
-            Ok(()) => return,
-            Err(JournalError::Full) => tokio::time::sleep(PAUSE).await,
-            Err(error) => {
-                let delivery = settled.delivery;
-                return tracing::warn!(%delivery, %error, "how an attempt ended is not recorded; another one follows");
-            }
-        }
-    }
 }

@@ -5,6 +5,7 @@
 mod changes;
 pub mod disk;
 pub mod log;
+mod patience;
 mod settings;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use crate::event::{Attempt, AttemptReason, DeadReason, DedupeKey, DeliveryId, Ev
 use crate::provider::VerifiedEvent;
 
 pub use changes::{Change, Changes, DeliveryState};
+pub use patience::once_there_is_room;
 pub use settings::{Retention, Settings};
 
 /// The durable store. A handle: cheap to clone, all clones are one journal.
