@@ -133,23 +133,12 @@ impl<J: Journal> Intake<J> {
         buffered: Buffered,
     ) -> Result<Receipt, Refusal> {
         let append = tokio::time::timeout_at(deadline, self.journal.append(entry, Sync::Durable));
-        let (id, again) = match append.await {
-            Err(_elapsed) => return Err(Refusal::Late { deadline: source.settings().deadline }),
-            Ok(appended) => match appended? {
-                Appended::Fresh(kept) => {
-                    source.metrics().stored();
-                    (kept.id, Again::No)
-                }
-                Appended::SameBody { kept, .. } => {
-                    source.metrics().stored();
-                    source.metrics().duplicate(DuplicateKind::SameBody);
-                    (kept.id, Again::No)
-                }
-                Appended::Duplicate { original, conflict } => {
-                    source.metrics().duplicate(duplicate_kind(conflict));
-                    (original.id, Again::Yes)
-                }
-            },
+        let late = |_elapsed| Refusal::Late { deadline: source.settings().deadline };
+        let appended = append.await.map_err(late)??;
+        count_appended(source, appended);
+        let (id, again) = match appended {
+            Appended::Fresh(kept) | Appended::SameBody { kept, .. } => (kept.id, Again::No),
+            Appended::Duplicate { original, .. } => (original.id, Again::Yes),
         };
         Ok(acknowledged(source, id, again, buffered))
     }
@@ -163,6 +152,18 @@ struct Verified {
     lease: Lease,
     /// When the request's head was complete.
     began: Instant,
+}
+
+/// Counts what an append came to.
+fn count_appended(source: &Source, appended: Appended) {
+    match appended {
+        Appended::Fresh(_) => source.metrics().stored(),
+        Appended::SameBody { .. } => {
+            source.metrics().stored();
+            source.metrics().duplicate(DuplicateKind::SameBody);
+        }
+        Appended::Duplicate { conflict, .. } => source.metrics().duplicate(duplicate_kind(conflict)),
+    }
 }
 
 fn duplicate_kind(conflict: bool) -> DuplicateKind {

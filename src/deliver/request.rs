@@ -185,7 +185,6 @@ mod tests {
 
     use super::*;
     use crate::base::{Name, UnixMillis};
-    use crate::deliver::{BreakerPolicy, RetryPolicy};
     use crate::event::{Client, EventId, Proof};
 
     fn event(headers: &[(&'static str, &'static str)]) -> Event {
@@ -212,17 +211,7 @@ mod tests {
     }
 
     fn destination(url: &'static str, headers: HeaderEdits) -> Destination {
-        Destination {
-            name: Name::new("app").unwrap(),
-            url: Uri::from_static(url),
-            timeout: Destination::TIMEOUT,
-            connect_timeout: Destination::CONNECT_TIMEOUT,
-            concurrency: 1,
-            rate_limit: None,
-            retry: RetryPolicy::default(),
-            breaker: BreakerPolicy::default(),
-            headers,
-        }
+        Destination { concurrency: 1, headers, ..Destination::at(url) }
     }
 
     fn built(url: &'static str, path: Option<&str>, event: &Event, edits: HeaderEdits) -> Request<Full<Bytes>> {

@@ -106,3 +106,21 @@ impl Destination {
     /// Attempts at the same time where nothing is said.
     pub const CONCURRENCY: usize = 32;
 }
+
+#[cfg(test)]
+impl Destination {
+    /// The destination `app` at `url`, where nothing else is said.
+    pub fn at(url: &str) -> Self {
+        Self {
+            name: Name::new("app").expect("`app` is a name"),
+            url: url.parse().expect("a test's URL is one"),
+            timeout: Self::TIMEOUT,
+            connect_timeout: Self::CONNECT_TIMEOUT,
+            concurrency: Self::CONCURRENCY,
+            rate_limit: None,
+            retry: RetryPolicy::default(),
+            breaker: BreakerPolicy::default(),
+            headers: HeaderEdits::default(),
+        }
+    }
+}

@@ -349,11 +349,9 @@ impl Drop for InHand {
 mod tests {
     use std::time::Duration;
 
-    use http::Uri;
-
     use super::*;
     use crate::base::{Name, Rate};
-    use crate::deliver::{BreakerPolicy, HeaderEdits, RetryPolicy};
+    use crate::deliver::BreakerPolicy;
     use crate::telemetry::Metrics;
 
     const COOLDOWN: Duration = Duration::from_secs(10);
@@ -365,15 +363,10 @@ mod tests {
     fn limited(concurrency: usize, rate: Option<&str>) -> Arc<Target> {
         let name = Name::new("app").unwrap();
         let destination = Destination {
-            name: name.clone(),
-            url: Uri::from_static("http://127.0.0.1:9/"),
-            timeout: Destination::TIMEOUT,
-            connect_timeout: Destination::CONNECT_TIMEOUT,
             concurrency,
             rate_limit: rate.map(|rate| Rate::parse(rate).unwrap()),
-            retry: RetryPolicy::default(),
             breaker: BreakerPolicy { failures: 2, cooldown: COOLDOWN },
-            headers: HeaderEdits::default(),
+            ..Destination::at("http://127.0.0.1:9/")
         };
         let metrics = Metrics::new("test").destination(&name);
         Arc::new(Target::new(destination, metrics, Pause::Resumed).unwrap())

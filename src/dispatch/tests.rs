@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::{ByteSize, ManualClock};
-use crate::deliver::{BreakerPolicy, Destination, HeaderEdits, RetryPolicy};
+use crate::deliver::Destination;
 use crate::event::EventId;
 use crate::journal::log::LogJournal;
 use crate::journal::{Located, Pause, Retention, Settings};
@@ -10,17 +10,7 @@ const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 fn owner(dir: &std::path::Path) -> Owner<LogJournal> {
     let name = Name::new("app").unwrap();
-    let destination = Destination {
-        name: name.clone(),
-        url: http::Uri::from_static("http://127.0.0.1:9/"),
-        timeout: Destination::TIMEOUT,
-        connect_timeout: Destination::CONNECT_TIMEOUT,
-        concurrency: 4,
-        rate_limit: None,
-        retry: RetryPolicy::default(),
-        breaker: BreakerPolicy::default(),
-        headers: HeaderEdits::default(),
-    };
+    let destination = Destination { concurrency: 4, ..Destination::at("http://127.0.0.1:9/") };
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
     let settings = Settings { dir: dir.to_owned(), max_size: ByteSize(64 << 20), retention: Retention::default() };
     let metrics = Metrics::new("test");

@@ -8,15 +8,14 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::underway::{Entered, Turn, Waiting};
-use super::{Again, Buffered, Intake, Receipt, Refusal, Verified, acknowledged, duplicate_kind};
+use super::underway::{Entered, Lead, Waiting};
+use super::{Again, Buffered, Intake, Receipt, Refusal, Verified, acknowledged, count_appended, duplicate_kind};
 use crate::deliver::{self, Keep, Made, Outbound, Whole};
 use crate::event::{AttemptReason, DeliveryId};
 use crate::journal::{
-    Appended, Entry, FirstAttempt, Journal, Located, Relayed, Reserved, Settled, Sync, Verdict, once_there_is_room,
+    Entry, FirstAttempt, Journal, Located, Relayed, Reserved, Settled, Sync, Verdict, once_there_is_room,
 };
 use crate::source::Source;
-use crate::telemetry::DuplicateKind;
 
 /// The attempt that the request path makes is the first of the event's first delivery.
 const FIRST: u32 = 1;
@@ -32,9 +31,9 @@ type Reply = oneshot::Sender<Result<Receipt, Refusal>>;
 /// Requests with one key go to the application one at a time: the others get the answer of the first.
 pub(super) async fn relay<J: Journal>(intake: Arc<Intake<J>>, verified: Verified, mut reply: Reply) {
     let deadline = verified.began + verified.source.settings().deadline;
-    let turn = match verified.claim.as_ref().map(|claim| intake.underway.enter(claim)) {
+    let lead = match verified.claim.as_ref().map(|claim| intake.underway.enter(claim)) {
         None => None,
-        Some(Entered::First(turn)) => Some(turn),
+        Some(Entered::First(lead)) => Some(lead),
         Some(Entered::Waits(waiting)) => {
             let answer = tokio::select! { // whoever hangs up leaves its place to others; nothing else is lost
                 answer = intake.wait(&verified.source, waiting, deadline) => answer,
@@ -51,7 +50,7 @@ pub(super) async fn relay<J: Journal>(intake: Arc<Intake<J>>, verified: Verified
     }
     let Verified { source, event, claim, lease, began: _ } = verified;
     let entry = source.entry(event, claim, lease);
-    Relay { intake, source, deadline, turn, reply }.answer(entry).await;
+    Relay { intake, source, deadline, lead, reply }.answer(entry).await;
 }
 
 fn tell(reply: Reply, answer: Result<Receipt, Refusal>) {
@@ -94,7 +93,7 @@ struct Relay<J> {
     source: Arc<Source>,
     deadline: Instant,
     /// Held until the journal knows of the event: whoever comes until then with the same key gets its answer.
-    turn: Option<Turn>,
+    lead: Option<Lead>,
     reply: Reply,
 }
 
@@ -157,10 +156,10 @@ impl<J: Journal> Relay<J> {
             entry.claim = None; // the application did not take it: the same event may come again
         }
         let receipt = Receipt::Relayed { id, again: Again::No, status, headers, body: whole.body.clone() };
-        let Self { intake, source, deadline, mut turn, reply } = self;
+        let Self { intake, source, deadline, mut lead, reply } = self;
         let tell_all = |reply: Reply| {
-            if let Some(turn) = &turn {
-                turn.tell(&receipt);
+            if let Some(lead) = &lead {
+                lead.tell(&receipt);
             }
             tell(reply, Ok(receipt.clone()));
         };
@@ -173,41 +172,36 @@ impl<J: Journal> Relay<J> {
         } else {
             tell_all(reply);
             if !claimed {
-                turn = None; // its key is free from now on
+                lead = None; // its key is free from now on
             }
             match intake.journal.append(entry, Sync::Behind).await {
-                Ok(Appended::Fresh(_)) => source.metrics().stored(),
-                Ok(Appended::SameBody { .. }) => {
-                    source.metrics().stored();
-                    source.metrics().duplicate(DuplicateKind::SameBody);
-                }
-                Ok(Appended::Duplicate { .. }) => {}
+                Ok(appended) => count_appended(&source, appended),
                 Err(error) => {
                     tracing::error!(event = %id, %error, "the application has answered the sender, and its event could not be recorded")
                 }
             }
         }
         if claimed {
-            note_waited(&intake.journal, turn).await;
+            note_waited(&intake.journal, lead).await;
         }
     }
 
     /// Keeps the event for later, durably, and acknowledges it.
     async fn keep(self, entry: Entry) {
-        let Self { intake, source, deadline, turn, reply } = self;
+        let Self { intake, source, deadline, lead, reply } = self;
         let answer = intake.append(&source, entry, deadline, Buffered::Yes).await;
-        if let (Some(turn), Ok(receipt)) = (&turn, &answer) {
-            turn.tell(receipt);
+        if let (Some(lead), Ok(receipt)) = (&lead, &answer) {
+            lead.tell(receipt);
         }
         tell(reply, answer);
-        note_waited(&intake.journal, turn).await;
+        note_waited(&intake.journal, lead).await;
     }
 }
 
 /// Tells the journal of the duplicates that got the answer of the first, and lets the next request with the key in.
-async fn note_waited<J: Journal>(journal: &J, turn: Option<Turn>) {
-    let Some(turn) = turn else { return };
-    for claim in turn.waited() {
+async fn note_waited<J: Journal>(journal: &J, lead: Option<Lead>) {
+    let Some(lead) = lead else { return };
+    for claim in lead.waited() {
         if let Err(error) = journal.reserve(&claim).await {
             tracing::debug!(%error, "a duplicate is not noted");
         }

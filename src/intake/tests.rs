@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full};
 use super::*;
 use crate::admit::Budget;
 use crate::base::{ByteSize, ManualClock, Name, UnixMillis};
-use crate::deliver::{BreakerPolicy, Destination, HeaderEdits, RetryPolicy};
+use crate::deliver::Destination;
 use crate::event::Client;
 use crate::journal::disk::RealDisk;
 use crate::journal::disk::failing::{FailingDisk, Faults};
@@ -123,17 +123,8 @@ async fn a_source_holds_its_keys_for_its_own_window() {
 async fn only_another_routes_delivery_holds_up_the_applications_answer() {
     let app = Name::new("app").unwrap();
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let destination = Destination {
-        name: app.clone(),
-        url: format!("http://{}", listener.local_addr().unwrap()).parse().unwrap(),
-        timeout: Destination::TIMEOUT,
-        connect_timeout: Destination::CONNECT_TIMEOUT,
-        concurrency: 4,
-        rate_limit: None,
-        retry: RetryPolicy::default(),
-        breaker: BreakerPolicy::default(),
-        headers: HeaderEdits::default(),
-    };
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let destination = Destination { concurrency: 4, ..Destination::at(&url) };
     let application = tokio::runtime::Handle::current().spawn(async move {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         loop {

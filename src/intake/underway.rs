@@ -30,7 +30,7 @@ struct First {
 /// What a request with a key does.
 pub enum Entered {
     /// It is the first.
-    First(Turn),
+    First(Lead),
     /// It waits.
     Waits(Waiting),
     /// Too many wait already.
@@ -45,7 +45,7 @@ impl Underway {
             let (answer, answers) = watch::channel(None);
             let first = First { answer: answers, fingerprint: claim.fingerprint, waited: Vec::new(), waiting: 0 };
             keys.insert(claim.key, first);
-            return Entered::First(Turn { underway: self.clone(), key: claim.key, answer });
+            return Entered::First(Lead { underway: self.clone(), key: claim.key, answer });
         };
         if first.waiting >= WAITERS_MAX {
             return Entered::Crowd;
@@ -65,13 +65,13 @@ impl Underway {
 
 /// The first request with a key. Dropped, the next request with the key is a first one again, and whoever still waits
 /// is told to come again.
-pub struct Turn {
+pub struct Lead {
     underway: Underway,
     key: DedupeKey,
     answer: watch::Sender<Option<Receipt>>,
 }
 
-impl Turn {
+impl Lead {
     /// Tells whoever waits, and whoever comes until this is dropped.
     pub fn tell(&self, receipt: &Receipt) {
         self.answer.send_replace(Some(receipt.clone()));
@@ -83,7 +83,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Lead {
     fn drop(&mut self) {
         self.underway.keys().remove(&self.key);
     }

@@ -209,25 +209,20 @@ impl Writer {
     }
 
     fn append(&mut self, append: Append, batch: &mut Batch) -> Result<Appended, AppendError> {
-        let found = append.claim.as_ref().map(|claim| self.find(claim)).transpose()?.unwrap_or_default();
-        let Some(held) = found.holder else {
-            let kept = self.fresh(append, batch)?;
-            let Some(like) = found.alike else { return Ok(Appended::Fresh(kept)) };
-            self.add(&Record::SameBody { event: kept.id, like }, batch)?;
-            return Ok(Appended::SameBody { kept, like });
-        };
+        let Some(claim) = append.claim else { return self.fresh(append, None, batch) };
+        let Found { holder, alike } = self.find(&claim)?;
+        let Some(held) = holder else { return self.fresh(append, alike, batch) };
         if append.sync == Sync::Durable && self.is_unflushed(held.at) {
             batch.durable = true; // the original was relayed; only now is anybody told that it is kept
         }
-        Ok(self.duplicate(held, append.claim.as_ref(), batch)?)
+        let (original, conflict) = self.duplicate(held, &claim, batch)?;
+        Ok(Appended::Duplicate { original, conflict })
     }
 
     fn reserve(&mut self, claim: &StoredClaim, batch: &mut Batch) -> Result<Reserved, AppendError> {
         let Some(held) = self.find(claim)?.holder else { return Ok(Reserved::Free) };
-        Ok(match self.duplicate(held, Some(claim), batch)? {
-            Appended::Duplicate { original, conflict } => Reserved::Seen { original, conflict },
-            Appended::Fresh(_) | Appended::SameBody { .. } => Reserved::Free,
-        })
+        let (original, conflict) = self.duplicate(held, claim, batch)?;
+        Ok(Reserved::Seen { original, conflict })
     }
 
     fn find(&mut self, claim: &StoredClaim) -> Result<Found, Broken> {
@@ -240,14 +235,16 @@ impl Writer {
         at >= segment::position(self.active.number, self.active.flushed)
     }
 
-    fn fresh(&mut self, append: Append, batch: &mut Batch) -> Result<Located, AppendError> {
+    /// Keeps an event whose key nobody holds; `alike` is an earlier one with the same signed bytes.
+    fn fresh(&mut self, append: Append, alike: Option<EventId>, batch: &mut Batch) -> Result<Appended, AppendError> {
         let Append { facts, claim, payload, attempt, sync, .. } = append;
         let (id, entries, now) = (facts.id, facts.deliveries.len(), self.time.now());
+        let same_body = alike.map(|like| Record::SameBody { event: id, like }.encode());
         let notes =
             |home, at| attempt.as_ref().map_or_else(Vec::new, |attempt| attempt_notes(id, home, at, attempt, now));
         let nowhere = Home { segment: 0, entry: 0 };
-        let noted = |(record, _): (Record, Effect)| segment::record_bytes(record.encode().1.len());
-        let follow = notes(nowhere, Position::START).into_iter().map(noted);
+        let follow = notes(nowhere, Position::START).into_iter().map(|(record, _)| record.encode());
+        let follow = follow.chain(same_body.clone()).map(|(_, payload)| segment::record_bytes(payload.len()));
         let size = segment::record_bytes(payload.len()) + follow.sum::<usize>();
         if size as u64 > self.limits.max_bytes / 4 {
             return Err(AppendError::TooLarge { bytes: size });
@@ -258,7 +255,7 @@ impl Writer {
             }
             return Err(AppendError::Full { retry_after: RETRY_AFTER });
         }
-        self.place(size, batch)?; // all of it in one batch: nobody sees an event without what is known of its attempt
+        self.place(size, batch)?; // all of it in one batch: nobody sees an event without what else is known of it
         let (at, first) = self.add_event(&payload, facts, batch)?;
         let (segment, _) = segment::split(at);
         for (record, effect) in notes(Home { segment, entry: first }, at) {
@@ -266,11 +263,15 @@ impl Writer {
             self.frame(kind, 0, &payload, batch);
             batch.late.push(effect);
         }
+        if let Some((kind, payload)) = same_body {
+            self.frame(kind, 0, &payload, batch);
+        }
         batch.durable |= sync == Sync::Durable;
         if let Some(claim) = claim {
             batch.claim(&mut self.claims, claim.hash, Held::new(&claim, id, at, first, entries));
         }
-        Ok(Located { id, at })
+        let kept = Located { id, at };
+        Ok(alike.map_or(Appended::Fresh(kept), |like| Appended::SameBody { kept, like }))
     }
 
     fn pause(&mut self, destination: Name, pause: Pause) -> Result<(), Broken> {
@@ -300,8 +301,9 @@ impl Writer {
         Ok((at, first))
     }
 
-    fn duplicate(&mut self, held: Held, claim: Option<&StoredClaim>, batch: &mut Batch) -> Result<Appended, Broken> {
-        let conflict = claim.is_some_and(|claim| claim.fingerprint != held.fingerprint);
+    /// Notes a duplicate. Gives the original, and whether the bodies differ.
+    fn duplicate(&mut self, held: Held, claim: &StoredClaim, batch: &mut Batch) -> Result<(Located, bool), Broken> {
+        let conflict = claim.fingerprint != held.fingerprint;
         self.add(&Record::Duplicate { original: held.event, conflict, at: self.clock.now() }, batch)?;
         let original = Located { id: held.event, at: held.at };
         if held.rearms {
@@ -312,7 +314,7 @@ impl Writer {
             });
             self.rearm(homes.collect(), held.at, Rearm::Duplicate, batch)?;
         }
-        Ok(Appended::Duplicate { original, conflict })
+        Ok((original, conflict))
     }
 
     fn rearm(
