@@ -452,4 +452,17 @@ mod tests {
         assert!(!live.await.unwrap(), "it does not wait for the rate of a paused destination");
         drop(first);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_have_left_the_line_take_no_memory() {
+        let target = target(1);
+        let hangs = granted(&target);
+        let stays = waits(&target, Wait::Full);
+        for _ in 0..10_000 {
+            drop(waits(&target, Wait::Full)); // its time is over, the attempt before it goes on
+        }
+        assert!(target.turns().line.len() <= SWEEP_LEAST, "{}", target.turns().line.len());
+        hangs.over(Healthy::Yes);
+        assert!(stays.await.is_ok(), "whoever has waited longest is not swept out");
+    }
 }

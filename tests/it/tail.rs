@@ -77,6 +77,32 @@ async fn new_events_and_what_becomes_of_them_are_seen_as_they_happen() {
     assert_eq!(tail.events().pop().unwrap().1, listed, "the item of the list");
 }
 
+/// A token in the query and one in the path: both prove who sent it, so nobody who only looks may have them.
+#[tokio::test]
+async fn what_is_secret_in_a_request_is_secret_in_a_list_and_in_a_tail() {
+    const TOKEN: &str = "a-token-of-sixteen-bytes";
+    let config = "providers:\n  \
+        in-query: { verify: { token: { from: \"query:access\" } } }\n  \
+        in-path: { verify: { token: { from: \"param:key\" } } }\n\
+        sources:\n  \
+        q: { provider: in-query, secret: a-token-of-sixteen-bytes, to: [] }\n  \
+        p: { path: \"/p/{key}\", provider: in-path, secret: a-token-of-sixteen-bytes, to: [] }\n";
+    let gateway = Gateway::start(config).await;
+    let mut tail = Tail::open(&gateway, "", &[]).await;
+    for target in [format!("q?a=1&access={TOKEN}"), format!("p/{TOKEN}")] {
+        let url = format!("{}/{target}", gateway.ingress);
+        let answer = gateway.http.send(http::Method::POST, &url, &[], target.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let id = id_of(&answer);
+        tail.event(|item| item["id"] == *id).await;
+    }
+    let list = gateway.get("/api/v1/events").await;
+    assert_eq!(list.json()["items"][1]["query"], "a=1&access=***");
+    assert_eq!(list.json()["items"][0]["path"], "***");
+    assert!(!list.text().contains(TOKEN), "{}", list.text());
+    assert!(!tail.said.contains(TOKEN), "{}", tail.said);
+}
+
 #[tokio::test]
 async fn a_tail_gives_only_what_its_filters_ask_for() {
     let app = FakeApp::start().await;
