@@ -166,7 +166,6 @@ const fn section(path: &'static str, doc: &'static str) -> Key {
 /// Keys of later versions: known, and refused.
 const NOT_YET: &[&str] = &[
     "alerts",
-    "include",
     "telemetry",
     "ingress.limits.per_client",
     "ingress.limits.write_timeout",
@@ -193,6 +192,7 @@ const NOT_YET: &[&str] = &[
 /// The keys, in reading order: a line each.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
+    key("include", FileName, Optional("[conf.d/*.yaml]"), "Files beside this one with more sources, destinations and providers; * ? [a-z] in a file's name.").many(OneOrList),
     section("ingress", "The public side: where senders come in."),
     key("ingress.listen", Address, Default("127.0.0.1:8080"), "Where it listens: an address, or { address, tls } for its own certificates.").many(OneOrList),
     key("ingress.listen.address", Address, Required("127.0.0.1:8080"), "The address; port 0 takes a free one."),

@@ -1,11 +1,12 @@
 //! YAML into [`Config`]; nothing else knows YAML.
 //!
-//! The way of a file: `tree` reads it with the place of every key; `reader` walks the tree, fills in `${VAR}`s and
-//! collects problems; `parse` and `preset` (with `verify` and `template`) make
+//! The way of a file: `tree` reads it with the place of every key; `include` takes the files that it names in; `reader`
+//! walks the tree, fills in `${VAR}`s and collects problems; `parse` and `preset` (with `verify` and `template`) make
 //! the settings out of it. What keys there are stands in `keys`.
 
 mod expand;
 mod handshake;
+mod include;
 mod keys;
 mod parse;
 mod preset;
@@ -18,7 +19,7 @@ mod template;
 mod tree;
 mod verify;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use expand::Env;
@@ -30,6 +31,8 @@ use crate::base::Name;
 use crate::deliver::Destination;
 use crate::source::SourceSettings;
 use crate::{admin, ingress, journal, telemetry};
+
+use reader::{Outside, Reader};
 
 /// Everything the file says, checked. What is in here cannot be wrong in itself.
 #[derive(Clone, Debug)]
@@ -61,13 +64,35 @@ impl Config {
 /// How long a shutdown waits where nothing is said.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Reads the config at `path`; the environment is asked through `env`. Gives the warnings, too.
+/// What reading a config came to, and what it was read from.
+#[derive(Debug)]
+pub struct Reading {
+    /// The config and its warnings, or everything that is wrong with it.
+    pub outcome: Result<(Config, Vec<Problem>), Problems>,
+    /// Every file and directory that was looked at, by name, whatever came of it, those that are not there included: the
+    /// config, what it includes, presets, certificates and keys, `{ file: … }`, and the directories in which patterns
+    /// and `providers.dir` look. Whatever changes the outcome changes one of these, or the environment.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads the config at `path`; the environment is asked through `env`.
+#[must_use]
+pub fn read(path: &Path, env: &Env<'_>) -> Reading {
+    read_by(Reader::new(env), path)
+}
+
+fn read_by(reader: Reader<'_>, path: &Path) -> Reading {
+    let config = include::open(&reader, path).and_then(|node| config(&reader, &node));
+    let (problems, files) = reader.finish();
+    Reading { outcome: Problems::settle(problems, config), files }
+}
+
+/// As [`read`], for those who need not know from what. Gives the warnings, too.
 ///
 /// # Errors
 /// Every problem there is, not the first alone.
 pub fn load(path: &Path, env: &Env<'_>) -> Result<(Config, Vec<Problem>), Problems> {
-    let (file, text) = open(path)?;
-    parse_str(&file, &text, parent(path), env)
+    read(path, env).outcome
 }
 
 /// As [`load`] for a command that brings its own secret: a key whose variable is not set or whose file cannot be
@@ -77,9 +102,7 @@ pub fn load(path: &Path, env: &Env<'_>) -> Result<(Config, Vec<Problem>), Proble
 /// # Errors
 /// Every other problem there is.
 pub fn load_what_is_there(path: &Path, env: &Env<'_>) -> Result<Config, Problems> {
-    let (file, text) = open(path)?;
-    let reader = reader::Reader::new(&file, parent(path), env).with(reader::Outside::Spared);
-    parse_with(reader, &text).map(|(config, _)| config)
+    read_by(Reader::new(env).with(Outside::Spared), path).outcome.map(|(config, _)| config)
 }
 
 /// Reads `text` as the config called `file` in messages; relative paths in it are relative to `dir`.
@@ -87,16 +110,16 @@ pub fn load_what_is_there(path: &Path, env: &Env<'_>) -> Result<Config, Problems
 /// # Errors
 /// Every problem there is.
 pub fn parse_str(file: &str, text: &str, dir: &Path, env: &Env<'_>) -> Result<(Config, Vec<Problem>), Problems> {
-    parse_with(reader::Reader::new(file, dir, env), text)
+    let reader = Reader::new(env);
+    let tree = reader.tree(reader.file(file, dir), text);
+    let config = tree.and_then(|tree| config(&reader, &include::all(&reader, tree)));
+    Problems::settle(reader.into_problems(), config)
 }
 
-fn parse_with(reader: reader::Reader<'_>, text: &str) -> Result<(Config, Vec<Problem>), Problems> {
-    let config = reader.tree(text).and_then(|node| {
-        let root = reader.root(&node, "").map()?;
-        let presets = presets::Presets::of(&root);
-        Some(parse::config(&root, &presets))
-    });
-    Problems::settle(reader.into_problems(), config)
+fn config(reader: &Reader<'_>, node: &tree::Node) -> Option<Config> {
+    let root = reader.root(node, "").map()?;
+    let presets = presets::Presets::of(&root);
+    Some(parse::config(&root, &presets))
 }
 
 /// Reads only the private side's settings from the config at `path`, whatever the rest of it says: a command
@@ -105,23 +128,9 @@ fn parse_with(reader: reader::Reader<'_>, text: &str) -> Result<(Config, Vec<Pro
 /// # Errors
 /// The problems of that section, and of the file as a whole.
 pub fn load_admin(path: &Path, env: &Env<'_>) -> Result<admin::Settings, Problems> {
-    let (file, text) = open(path)?;
-    let reader = reader::Reader::new(&file, parent(path), env);
-    let settings = reader.tree(&text).and_then(|node| Some(parse::admin_alone(&reader.root(&node, "").map()?)));
+    let reader = Reader::new(env);
+    let settings = reader.open(path).and_then(|node| Some(parse::admin_alone(&reader.root(&node, "").map()?)));
     Problems::settle(reader.into_problems(), settings).map(|(settings, _)| settings)
-}
-
-/// The file's name for messages, and its text.
-fn open(path: &Path) -> Result<(String, String), Problems> {
-    let file = path.display().to_string();
-    match reader::read_limited(path, tree::FILE_BYTES_MAX) {
-        Ok(text) => Ok((file, text)),
-        Err(why) => Err(Problems::of_file(&file, format!("the config cannot be read: {why}"))),
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new(""))
 }
 
 #[cfg(test)]

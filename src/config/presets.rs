@@ -7,10 +7,10 @@ use std::sync::Arc;
 use crate::base::Name;
 use crate::provider::{KeyRule, Preset};
 
-use super::preset;
 use super::problems::{Problem, Problems};
-use super::reader::{Field, Map, Outside, Reader, plain, read_limited};
+use super::reader::{Field, Map, Outside, Reader, plain};
 use super::tree::FILE_BYTES_MAX;
+use super::{include, preset};
 
 /// `config/providers/*.yaml` as the build found them: name and text, by name.
 pub const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/presets.rs"));
@@ -26,7 +26,7 @@ pub fn built_in() -> Result<Vec<Preset>, Problems> {
     let mut presets = Vec::new();
     let mut found = Vec::new();
     for (name, text) in FILES {
-        let (preset, problems) = read(&format!("config/providers/{name}.yaml"), name, text, &|_| None);
+        let (preset, problems) = read_built_in(name, text);
         presets.extend(preset);
         found.extend(problems);
     }
@@ -38,9 +38,8 @@ pub fn built_in() -> Result<Vec<Preset>, Problems> {
 /// # Errors
 /// The config's problems.
 pub fn own(path: &Path, env: &super::expand::Env<'_>) -> Result<Vec<Preset>, Problems> {
-    let (file, text) = super::open(path)?;
-    let reader = Reader::new(&file, super::parent(path), env).with(Outside::Spared);
-    let own = reader.tree(&text).and_then(|node| {
+    let reader = Reader::new(env).with(Outside::Spared);
+    let own = include::open(&reader, path).and_then(|node| {
         let mut presets = Presets::default();
         if let Some(providers) = reader.root(&node, "").map()?.get("providers") {
             presets.read_own(&providers);
@@ -52,15 +51,18 @@ pub fn own(path: &Path, env: &super::expand::Env<'_>) -> Result<Vec<Preset>, Pro
     Problems::settle(reader.into_problems(), own).map(|(own, _)| own)
 }
 
-/// The preset called `name` that `text`, the file `file`, holds; and what is wrong with it.
-pub(super) fn read(file: &str, name: &str, text: &str, env: &super::expand::Env<'_>) -> (Option<Preset>, Vec<Problem>) {
-    let dir = Path::new(file).parent().unwrap_or(Path::new(""));
-    let reader = Reader::new(file, dir, env);
-    let preset = reader.tree(text).and_then(|node| {
-        let root = reader.root(&node, "providers.*");
-        preset::parse(root.name(name)?, &root)
-    });
+fn read_built_in(name: &str, text: &str) -> (Option<Preset>, Vec<Problem>) {
+    let reader = Reader::new(&|_| None);
+    let preset = read(&reader, Path::new(&format!("config/providers/{name}.yaml")), name, text);
     (preset, reader.into_problems())
+}
+
+/// The preset called `name` that `text` holds, the file at `path`; what is wrong with it goes to `reader`.
+fn read(reader: &Reader<'_>, path: &Path, name: &str, text: &str) -> Option<Preset> {
+    let file = reader.file(&path.display().to_string(), path.parent().unwrap_or(Path::new("")));
+    let node = reader.tree(file, text)?;
+    let root = reader.root(&node, "providers.*");
+    preset::parse(root.name(name)?, &root)
 }
 
 /// The presets that a config can name.
@@ -142,11 +144,12 @@ impl Presets {
 fn in_dir(field: &Field<'_>) -> Vec<(String, Option<Preset>)> {
     let Some(text) = field.text() else { return Vec::new() };
     let reader = field.reader();
-    let dir = reader.beside(Path::new(&text.value));
+    let dir = field.beside(Path::new(&text.value));
+    reader.touch(&dir);
     let names = match preset_names(&dir) {
         Ok(names) => names,
         Err(why) => {
-            let dir = reader.file_in_words(&text);
+            let dir = field.file_in_words(&text);
             field.error(format!("{dir} cannot be used: {why}; name a directory that can be read"));
             return Vec::new();
         }
@@ -154,11 +157,10 @@ fn in_dir(field: &Field<'_>) -> Vec<(String, Option<Preset>)> {
     let mut presets = Vec::new();
     for name in names {
         let path = dir.join(format!("{name}.yaml"));
-        match read_limited(&path, FILE_BYTES_MAX) {
+        match reader.read(&path, FILE_BYTES_MAX) {
             Ok(text) => {
-                let (preset, problems) = read(&path.display().to_string(), &name, &text, reader.env());
+                let preset = read(reader, &path, &name, &text);
                 presets.push((name, preset));
-                reader.absorb(problems);
             }
             Err(why) => field.error(format!("the preset {name}.yaml cannot be used: {why}; mend it, or take it out")),
         }
@@ -208,7 +210,7 @@ mod tests {
     #[test]
     fn every_built_in_preset_is_without_problem_or_warning() {
         for (name, text) in FILES {
-            let (preset, problems) = read(name, name, text, &|_| None);
+            let (preset, problems) = read_built_in(name, text);
             assert!(problems.is_empty(), "{}", Problems(problems));
             assert_eq!(preset.unwrap().name.as_str(), *name);
         }

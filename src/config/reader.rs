@@ -13,7 +13,7 @@ use crate::base::Name;
 use super::expand::{Env, ExpandError, expand};
 use super::keys;
 use super::problems::{Problem, Severity, suggest};
-use super::tree::{self, Entry, Node, Place, Value};
+use super::tree::{self, Entry, FileId, Node, Place, Value};
 
 /// Bytes of a file that `{ file: … }` names, at most.
 const VALUE_FILE_BYTES_MAX: u64 = 64 << 10;
@@ -30,19 +30,33 @@ pub enum Outside {
     Spared,
 }
 
-/// One file that is being read.
+/// The files of one config, as they are being read.
 pub struct Reader<'r> {
-    file: Arc<str>,
-    dir: PathBuf,
     env: &'r Env<'r>,
     outside: Outside,
+    files: RefCell<Vec<File>>,
     problems: RefCell<Vec<Problem>>,
+    touched: RefCell<Vec<PathBuf>>,
+}
+
+/// One of them.
+struct File {
+    /// What messages call it.
+    name: Arc<str>,
+    /// What relative paths in it are relative to.
+    dir: PathBuf,
 }
 
 impl<'r> Reader<'r> {
-    /// For the file called `file` in messages; `dir` is what relative paths in it are relative to.
-    pub fn new(file: &str, dir: &Path, env: &'r Env<'r>) -> Self {
-        Self { file: Arc::from(file), dir: dir.to_owned(), env, outside: Outside::Needed, problems: RefCell::default() }
+    /// Without any file yet.
+    pub fn new(env: &'r Env<'r>) -> Self {
+        Self {
+            env,
+            outside: Outside::Needed,
+            files: RefCell::default(),
+            problems: RefCell::default(),
+            touched: RefCell::default(),
+        }
     }
 
     /// The same, with this done about what is not there.
@@ -55,17 +69,33 @@ impl<'r> Reader<'r> {
         self.outside
     }
 
-    /// The tree of `text`; none, and its syntax errors as problems, where it is not one.
-    pub fn tree(&self, text: &str) -> Option<Node> {
-        match tree::parse(text) {
-            Ok(node) => Some(node),
-            Err(errors) => {
-                for error in errors {
-                    self.add(Severity::Error, error.place, "", error.message);
-                }
+    /// The tree of the config at `path`; none, and a problem, where there is none.
+    pub fn open(&self, path: &Path) -> Option<Node> {
+        let file = self.file(&path.display().to_string(), path.parent().unwrap_or(Path::new("")));
+        match self.read(path, tree::FILE_BYTES_MAX) {
+            Ok(text) => self.tree(file, &text),
+            Err(why) => {
+                let message = format!("the config cannot be read: {}", why.message);
+                self.add(Severity::Error, (file, why.place), "", message);
                 None
             }
         }
+    }
+
+    /// A further file, called `name` in messages; `dir` is what relative paths in it are relative to.
+    pub fn file(&self, name: &str, dir: &Path) -> FileId {
+        let mut files = self.files.borrow_mut();
+        files.push(File { name: Arc::from(name), dir: dir.to_owned() });
+        FileId(files.len() - 1)
+    }
+
+    /// The tree of `text`, which is that of `file`; none where it is not one. Its syntax errors become problems.
+    pub fn tree(&self, file: FileId, text: &str) -> Option<Node> {
+        let (tree, errors) = tree::parse(file, text);
+        for error in errors {
+            self.add(Severity::Error, (file, error.place), "", error.message);
+        }
+        tree
     }
 
     /// The root of `node`, whose keys stand in the table under `schema`.
@@ -78,32 +108,38 @@ impl<'r> Reader<'r> {
         self.problems.into_inner()
     }
 
-    /// Takes the problems of another file in.
+    /// What was found so far, and every file and directory that was looked at, there or not, by name.
+    pub fn finish(self) -> (Vec<Problem>, Vec<PathBuf>) {
+        let mut touched = self.touched.into_inner();
+        touched.sort();
+        touched.dedup();
+        (self.problems.into_inner(), touched)
+    }
+
+    /// Takes the problems of something else in.
     pub fn absorb(&self, problems: Vec<Problem>) {
         self.problems.borrow_mut().extend(problems);
     }
 
-    /// How the environment is asked.
-    pub fn env(&self) -> &'r Env<'r> {
-        self.env
+    /// Remembers that what stands at `path` is part of the config.
+    pub fn touch(&self, path: &Path) {
+        self.touched.borrow_mut().push(path.to_owned());
     }
 
-    /// `path` as seen from the file's directory.
-    pub fn beside(&self, path: &Path) -> PathBuf {
-        self.dir.join(path)
+    /// The text of the file at `path`, which is part of the config from now on.
+    pub fn read(&self, path: &Path, limit_bytes: u64) -> Result<String, Unreadable> {
+        self.touch(path);
+        read_limited(path, limit_bytes)
     }
 
-    /// A file or directory for a message: by its path where that stands in the config.
-    pub fn file_in_words(&self, path: &Text) -> String {
-        if path.outside {
-            "what stands here".to_owned()
-        } else {
-            format!("`{}`", self.beside(Path::new(&path.value)).display())
-        }
+    /// What messages call `file`.
+    pub fn name_of(&self, file: FileId) -> Arc<str> {
+        self.files.borrow().get(file.0).map_or_else(|| Arc::from(""), |file| Arc::clone(&file.name))
     }
 
-    fn add(&self, severity: Severity, place: Place, path: &str, message: String) {
-        let file = Arc::clone(&self.file);
+    /// Reports what is wrong at a place in a file.
+    pub fn add(&self, severity: Severity, (file, place): (FileId, Place), path: &str, message: String) {
+        let file = self.name_of(file);
         self.problems.borrow_mut().push(Problem { severity, file, place, path: path.to_owned(), message });
     }
 }
@@ -135,22 +171,47 @@ impl<'t> Field<'t> {
 
     /// Reports an error here.
     pub fn error(&self, message: impl Into<String>) {
-        self.reader.add(Severity::Error, self.place(), &self.path, message.into());
+        self.add(Severity::Error, self.place(), message.into());
     }
 
     /// Reports a warning here.
     pub fn warn(&self, message: impl Into<String>) {
-        self.reader.add(Severity::Warning, self.place(), &self.path, message.into());
+        self.add(Severity::Warning, self.place(), message.into());
     }
 
     /// Reports an error at the key.
     pub fn error_at_key(&self, message: impl Into<String>) {
-        self.reader.add(Severity::Error, self.place, &self.path, message.into());
+        self.add(Severity::Error, self.place, message.into());
     }
 
     /// Reports a warning at the key.
     pub fn warn_at_key(&self, message: String) {
-        self.reader.add(Severity::Warning, self.place, &self.path, message);
+        self.add(Severity::Warning, self.place, message);
+    }
+
+    fn add(&self, severity: Severity, place: Place, message: String) {
+        self.reader.add(severity, (self.node.file, place), &self.path, message);
+    }
+
+    /// Its file, line and column, for a message about something else.
+    pub fn location(&self) -> String {
+        let Place { line, column } = self.place();
+        format!("{}:{line}:{column}", self.reader.name_of(self.node.file))
+    }
+
+    /// `path` as seen from the directory of the file that this stands in.
+    pub fn beside(&self, path: &Path) -> PathBuf {
+        let files = self.reader.files.borrow();
+        files.get(self.node.file.0).map_or_else(|| path.to_owned(), |file| file.dir.join(path))
+    }
+
+    /// A file or directory that is named here, for a message: by its path where that stands in the config.
+    pub fn file_in_words(&self, path: &Text) -> String {
+        if path.outside {
+            "what stands here".to_owned()
+        } else {
+            format!("`{}`", self.beside(Path::new(&path.value)).display())
+        }
     }
 
     /// The file's reader.
@@ -194,6 +255,13 @@ impl<'t> Field<'t> {
     /// Whether a mapping with this key stands here.
     pub fn has(&self, key: &str) -> bool {
         matches!(&self.node.value, Value::Map(entries) if entries.iter().any(|entry| entry.key == key))
+    }
+
+    /// The value at `key` of a mapping that is not checked; none where it is absent or has no value.
+    pub fn peek(&self, key: &str) -> Option<Field<'t>> {
+        let Value::Map(entries) = &self.node.value else { return None };
+        let entry = entries.iter().find(|entry| entry.key == key)?;
+        if matches!(entry.value.value, Value::Null) { None } else { Some(self.child(entry, key)) }
     }
 
     /// The scalar as it is written, for a quick look; nothing is reported.
@@ -338,7 +406,7 @@ impl<'t> Field<'t> {
     }
 
     fn read_file(&self, path: &Text) -> Option<Text> {
-        match read_limited(&self.reader.beside(Path::new(&path.value)), VALUE_FILE_BYTES_MAX) {
+        match self.reader.read(&self.beside(Path::new(&path.value)), VALUE_FILE_BYTES_MAX) {
             Ok(mut value) => {
                 if value.ends_with('\n') {
                     value.pop();
@@ -347,14 +415,14 @@ impl<'t> Field<'t> {
                     }
                 }
                 if value.is_empty() {
-                    self.error(format!("{} is empty; put the value in it", self.reader.file_in_words(path)));
+                    self.error(format!("{} is empty; put the value in it", self.file_in_words(path)));
                     return None;
                 }
                 Some(Text { value, outside: true })
             }
             Err(_) if self.reader.outside == Outside::Spared => None,
             Err(why) => {
-                let file = self.reader.file_in_words(path);
+                let file = self.file_in_words(path);
                 self.error(format!("{file} cannot be used: {why}; name a file that can be read"));
                 None
             }
@@ -398,7 +466,8 @@ impl<'t> Map<'t> {
             Some(entry) => entry.place,
             None => self.field.place,
         };
-        self.field.reader.add(Severity::Error, place, &join(&self.field.path, key), message.into());
+        let at = (self.field.node.file, place);
+        self.field.reader.add(Severity::Error, at, &join(&self.field.path, key), message.into());
     }
 
     fn refuse_unknown_keys(&self) {
@@ -421,16 +490,41 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// The text of a file of at most `limit_bytes`, or why not, in words.
-pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<String, String> {
-    use std::io::Read;
-    let file = std::fs::File::open(path).map_err(|error| plain(&error))?;
-    let mut bytes = Vec::new();
-    file.take(limit_bytes + 1).read_to_end(&mut bytes).map_err(|error| plain(&error))?;
-    if bytes.len() as u64 > limit_bytes {
-        return Err(format!("it is larger than {}", crate::base::ByteSize(limit_bytes)));
+/// Why there is no text in a file, in words; and where, if what is there is not text.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// In words.
+    pub message: String,
+    /// The first byte that is not text.
+    pub place: Place,
+}
+
+impl Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
     }
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+}
+
+/// The text of a file of at most `limit_bytes`.
+fn read_limited(path: &Path, limit_bytes: u64) -> Result<String, Unreadable> {
+    use std::io::Read;
+    let failed = |message: String| Unreadable { message, place: Place::default() };
+    let io = |error: std::io::Error| failed(plain(&error));
+    let file = std::fs::File::open(path).map_err(io)?;
+    let mut bytes = Vec::new();
+    file.take(limit_bytes + 1).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() as u64 > limit_bytes {
+        return Err(failed(format!("it is larger than {}", crate::base::ByteSize(limit_bytes))));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let text = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let text = String::from_utf8_lossy(text);
+        let (above, line) = text.rsplit_once('\n').unwrap_or(("", &text));
+        let above = if text.contains('\n') { above.split('\n').count() } else { 0 };
+        let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let place = Place { line: narrow(above + 1), column: narrow(line.chars().count() + 1) };
+        Unreadable { message: "it is not UTF-8 text".to_owned(), place }
+    })
 }
 
 /// An I/O error without its number.

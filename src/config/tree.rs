@@ -27,11 +27,17 @@ pub struct Place {
     pub column: u32,
 }
 
+/// Which of the files that are read together: the config itself is the first, 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileId(pub usize);
+
 /// A value and where it begins.
 #[derive(Clone, Debug)]
 pub struct Node {
     /// The value.
     pub value: Value,
+    /// The file it stands in.
+    pub file: FileId,
     /// Where it begins.
     pub place: Place,
     /// Whether YAML itself reads it as a number or a switch: it is a scalar without quotes.
@@ -51,7 +57,7 @@ pub enum Value {
     Map(Vec<Entry>),
 }
 
-/// A key and its value.
+/// A key and its value, which stand in the same file.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// The key.
@@ -84,17 +90,19 @@ impl Node {
     }
 }
 
-/// Reads `text` as one YAML document.
+/// Reads `text`, which is that of `file`, as one YAML document.
 ///
-/// # Errors
-/// All [`SyntaxError`]s: one where the text is not YAML, is too deep, too long or an alias bomb; else one for
-/// each key that is there twice or is not a plain word.
-pub fn parse(text: &str) -> Result<Node, Vec<SyntaxError>> {
+/// Besides it come its [`SyntaxError`]s: one, and no tree, where the text is not YAML, is too deep, too long or an alias
+/// bomb; else one for each key that is there twice or is not a plain word, which is then as if it were not there.
+pub fn parse(file: FileId, text: &str) -> (Option<Node>, Vec<SyntaxError>) {
     let raw: Result<Raw, _> = serde_yaml::from_str_with_options(text, options());
-    let raw = raw.map_err(|error| vec![describe(error.without_snippet(), text)])?;
-    let mut errors = Vec::new();
-    let node = raw.into_node(text, &mut errors);
-    if errors.is_empty() { Ok(node) } else { Err(errors) }
+    match raw {
+        Ok(raw) => {
+            let mut errors = Vec::new();
+            (Some(raw.into_node((file, text), &mut errors)), errors)
+        }
+        Err(error) => (None, vec![describe(error.without_snippet(), text)]),
+    }
 }
 
 fn options() -> serde_yaml::Options {
@@ -189,26 +197,27 @@ enum RawValue {
 }
 
 impl Raw {
-    fn into_node(self, text: &str, errors: &mut Vec<SyntaxError>) -> Node {
+    /// The node that it is in `file`, a file and its text.
+    fn into_node(self, file: (FileId, &str), errors: &mut Vec<SyntaxError>) -> Node {
         let place = Place::from(self.at);
         let plain = matches!(self.value, RawValue::Plain);
         let value = match self.value {
             RawValue::Null => Value::Null,
-            RawValue::Plain => Value::Scalar(spelling(text, self.at)),
+            RawValue::Plain => Value::Scalar(spelling(file.1, self.at)),
             RawValue::Text(text) => Value::Scalar(text),
-            RawValue::Seq(items) => Value::Seq(items.into_iter().map(|item| item.into_node(text, errors)).collect()),
-            RawValue::Map(pairs) => Value::Map(entries(pairs, text, errors)),
+            RawValue::Seq(items) => Value::Seq(items.into_iter().map(|item| item.into_node(file, errors)).collect()),
+            RawValue::Map(pairs) => Value::Map(entries(pairs, file, errors)),
         };
-        Node { value, place, plain }
+        Node { value, file: file.0, place, plain }
     }
 }
 
-fn entries(pairs: Vec<(Raw, Raw)>, text: &str, errors: &mut Vec<SyntaxError>) -> Vec<Entry> {
+fn entries(pairs: Vec<(Raw, Raw)>, file: (FileId, &str), errors: &mut Vec<SyntaxError>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::with_capacity(pairs.len());
     let mut lines = std::collections::HashMap::new();
     for (key, value) in pairs {
-        let key = key.into_node(text, errors);
-        let value = value.into_node(text, errors);
+        let key = key.into_node(file, errors);
+        let value = value.into_node(file, errors);
         let Value::Scalar(name) = key.value else {
             errors.push(SyntaxError {
                 place: key.place,

@@ -2,25 +2,25 @@
 
 use std::collections::HashMap;
 
-use crate::base::Name;
 use crate::config::reader::Map;
 use crate::source::SourceSettings;
 
-/// The paths so far, by host, in a router like the one that will serve them.
+/// Whose each path is, in words, by host, in a router like the one that will serve them.
 #[derive(Default)]
 pub struct Paths {
-    hosts: HashMap<Option<String>, matchit::Router<Name>>,
+    hosts: HashMap<Option<String>, matchit::Router<String>>,
 }
 
 impl Paths {
     /// Takes a source's path in, or reports why it cannot be. The path itself is not quoted: part of it may be a secret.
     pub fn add(&mut self, source: &SourceSettings, map: &Map<'_>) {
         let router = self.hosts.entry(source.host.clone()).or_default();
-        let Err(error) = router.insert(source.path.as_str(), source.name.clone()) else { return };
+        let place = map.get("path").unwrap_or_else(|| map.field().clone()).location();
+        let owner = format!("source `{}` ({place})", source.name);
+        let Err(error) = router.insert(source.path.as_str(), owner) else { return };
         let message = match error {
             matchit::InsertError::Conflict { with } => {
-                let other =
-                    router.at(&with).map_or("another source".to_owned(), |found| format!("source `{}`", found.value));
+                let other = router.at(&with).map_or("another source", |found| found.value);
                 format!("takes the same requests as {other}; give one of them another path or host")
             }
             matchit::InsertError::InvalidCatchAll => {

@@ -58,7 +58,9 @@ impl Map<'_> {
         let field = self.get(key)?;
         let text = field
             .parse("a path", |text| if text.is_empty() { Err("no path; write one") } else { Ok(text.to_owned()) })?;
-        Some(field.reader().beside(std::path::Path::new(&text)))
+        let path = field.beside(std::path::Path::new(&text));
+        field.reader().touch(&path);
+        Some(path)
     }
 }
 

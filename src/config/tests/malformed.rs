@@ -72,7 +72,8 @@ fn a_text_that_is_not_a_config_is_a_problem_and_no_panic() {
 fn the_usual_slips_get_their_cure() {
     let check = |text: &str, wanted: &str| assert_eq!(said(text), format!("forebay.yaml:{wanted}\n"));
     check("a:\n\tb: 1\n", "2:2: YAML is indented by spaces; replace the tab");
-    check("log: {}\nlog: {}\n", "2:1: `log` is already set on line 1; keep one of them");
+    let twice = said("log: {}\nlog: { level: loud }\n");
+    assert!(twice.contains("forebay.yaml:2:1: `log` is already set on line 1; keep one of them\n"), "{twice}");
     check(
         "admin: { token: ${X} }\n",
         "1:18: this is not YAML; inside `{…}` or `[…]`, quote what has braces in it: \"${VAR}\"",
@@ -111,7 +112,9 @@ fn a_file_that_is_not_text_or_not_there_is_a_problem() {
     let said = |path: &Path| load(path, &env).unwrap_err().to_string();
     assert!(said(&path).ends_with("forebay.yaml: the config cannot be read: there is no such file"));
     std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
-    assert!(said(&path).ends_with("it is not UTF-8 text"));
+    assert!(said(&path).ends_with("forebay.yaml:1:1: the config cannot be read: it is not UTF-8 text"));
+    std::fs::write(&path, b"log: {}\n# caf\xe9\n").unwrap();
+    assert!(said(&path).ends_with("forebay.yaml:2:6: the config cannot be read: it is not UTF-8 text"));
     assert!(said(dir.path()).ends_with("it is a directory"));
     std::fs::write(&path, "#".repeat(5 << 20)).unwrap();
     assert!(said(&path).ends_with("it is larger than 4MiB"));

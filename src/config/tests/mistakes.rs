@@ -152,7 +152,7 @@ fn each_mistake_of_the_two_sides_is_said() {
 | alerts: { url: x }
 > 1: alerts: `alerts` is not available in this version yet; leave it out
 | colour: red
-> 1: colour: unknown key; there are `ingress`, `admin`, `journal`, `providers`, `sources`, `destinations`, `log`, `shutdown_grace`
+> 1: colour: unknown key; there are `include`, `ingress`, `admin`, `journal`, `providers`, `sources`, `destinations`, `log`, `shutdown_grace`
 "#,
     );
 }
@@ -436,9 +436,12 @@ fn paths_that_take_the_same_requests_clash() {
             .filter(|line| !line.contains("warning"))
             .collect::<String>()
     };
-    let clash = "forebay.yaml:3:38: sources.two.path: takes the same requests as source `one`; give one of them another path or host";
+    let clash = "forebay.yaml:3:38: sources.two.path: takes the same requests as source `one` (forebay.yaml:2:38); give one of them another path or host";
     assert_eq!(two("path: /a", "path: /a"), clash);
-    assert!(two("path: \"/a/{x}\"", "path: \"/a/{y}\"").contains("takes the same requests as source `one`"));
+    assert!(
+        two("path: \"/a/{x}\"", "path: \"/a/{y}\"")
+            .contains("takes the same requests as source `one` (forebay.yaml:2:38)")
+    );
     assert!(two("path: /a, host: x.com", "path: /a, host: X.com").contains("takes the same requests"));
     assert_eq!(two("path: /a, host: x.com", "path: /a"), "");
     assert_eq!(two("path: /a/b", "path: \"/a/{x}\""), "");
