@@ -70,7 +70,15 @@ fn filter(level: &str) -> Result<EnvFilter, LogError> {
     if let Some(unknown) = parts.iter().find(|part| !is_known(part)) {
         return Err(refuse(format!("`{unknown}` is unknown")));
     }
-    EnvFilter::try_new(parts.join(",")).map_err(|error| refuse(error.to_string()))
+    let ours: Vec<String> = parts.into_iter().map(of_this_program).collect();
+    EnvFilter::try_new(ours.join(",")).map_err(|error| refuse(error.to_string()))
+}
+
+/// `debug` and `trace` alone are for this program: the libraries below it would print what they carry, tokens and bodies
+/// among it. Whoever wants that names the library.
+fn of_this_program(part: &str) -> String {
+    let is_fine = ["debug", "trace"].iter().any(|level| part.eq_ignore_ascii_case(level));
+    if is_fine { format!("info,{}={part}", env!("CARGO_CRATE_NAME")) } else { part.to_owned() }
 }
 
 #[cfg(test)]
@@ -129,6 +137,28 @@ mod tests {
         assert_eq!(logged("off", false), "");
         assert!(logged("debug", false).contains("too fine"));
         assert_eq!(logged("info,forebay=warn", true), "");
+    }
+
+    #[test]
+    fn a_fine_level_is_for_this_program_and_not_for_the_libraries_below_it() {
+        let of_a_library = |level: &str| {
+            let captured = Captured::default();
+            let subscriber = subscriber(level, true, captured.clone()).unwrap();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::trace!(target: "h2::codec", "authorization: Bearer hunter2");
+                tracing::debug!(target: "hyper", "cookie: hunter2");
+                tracing::info!(target: "rustls", "kept");
+                tracing::trace!("ours");
+            });
+            let bytes = captured.0.lock().unwrap().clone();
+            String::from_utf8(bytes).unwrap()
+        };
+        for level in ["trace", "TRACE", "warn,trace", "trace,forebay::journal=info"] {
+            let text = of_a_library(level);
+            assert!(!text.contains("hunter2") && text.contains("kept") && text.contains("ours"), "{level}: {text}");
+        }
+        assert!(of_a_library("trace,h2=trace").contains("Bearer hunter2"), "who names it gets it");
+        assert!(!of_a_library("trace,forebay=warn").contains("ours"));
     }
 
     #[test]
