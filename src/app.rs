@@ -1,36 +1,48 @@
-//! A [`Config`] into a running gateway, and its ordered end.
+//! A [`Config`] into a running gateway, its reloads, and its ordered end.
 //!
 //! One worker thread for each core, each with a runtime of its own: it accepts connections and takes its
 //! share of the lanes. The calling thread runs the rest: admin side, index, retention, signals.
 
-use std::collections::HashMap;
+mod endpoints;
+mod files;
+mod live;
+mod reload;
+
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use arc_swap::ArcSwap;
+
 use crate::admin;
-use crate::admit::Budget;
 use crate::base::{Clock, Name, SystemClock, Tasks};
-use crate::config::{Config, presets};
-use crate::deliver::{ClientError, Target};
+use crate::config::Config;
+use crate::deliver::{ClientError, Targets};
 use crate::dispatch::Dispatch;
 use crate::index::{Index, IndexError};
 use crate::ingress::{self, BindError, Edge, Listeners};
 use crate::intake::{Handle, Intake, Underway};
 use crate::journal::log::{self, LogJournal, OpenError};
 use crate::journal::{Journal, Pause, Retention};
-use crate::limit::Limits;
-use crate::provider::{CompileError, Place};
-use crate::router::{RouteError, Router};
-use crate::source::{Bodies, Source};
+use crate::provider::CompileError;
+use crate::router::RouteError;
 use crate::telemetry::Metrics;
+
+use endpoints::Endpoints;
+use files::Seen;
+use live::{Live, Parts, SecretPlaces};
+use reload::Reloader;
+
+pub use reload::{Load, Loaded, Watch};
 
 /// Between two looks at what the journal may let go of.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
@@ -105,14 +117,26 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
+/// The config that a gateway starts with, and how it is read again.
+pub struct Origin {
+    /// The config.
+    pub config: Config,
+    /// What it was read from.
+    pub files: Vec<PathBuf>,
+    /// Reads it again.
+    pub load: Load,
+    /// Whether that is done when those files change.
+    pub watch: Watch,
+}
+
 /// Runs a gateway until it is told to stop by SIGTERM or SIGINT. `ready` is called once it listens.
 ///
 /// # Errors
 /// [`StartError`]; nothing was taken then.
-pub fn run(config: Config, ready: impl FnOnce(&Addresses)) -> Result<Ended, StartError> {
+pub fn run(origin: Origin, ready: impl FnOnce(&Addresses)) -> Result<Ended, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
-        let gateway = Gateway::start(config).await?;
+        let gateway = Gateway::start(origin).await?;
         ready(&gateway.addresses);
         Ok::<_, StartError>(gateway.until_stopped().await)
     });
@@ -130,26 +154,20 @@ struct Gateway {
     admin: Tasks,
     stop_admin: CancellationToken,
     draining: Arc<AtomicBool>,
-    grace: Duration,
+    grace: watch::Receiver<Duration>,
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
 impl Gateway {
-    async fn start(config: Config) -> Result<Self, StartError> {
+    async fn start(origin: Origin) -> Result<Self, StartError> {
+        let Origin { config, files, load, watch } = origin;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let hangup = signal(SignalKind::hangup())?;
 
-        let sources = sources(&config, &metrics)?;
-        let routes = sources.iter().map(|source| {
-            let settings = source.settings();
-            (settings.host.clone(), settings.path.clone(), Arc::clone(source))
-        });
-        let router = Router::new(routes)?;
-        let targets = Arc::new(targets(&config, &metrics)?);
+        let endpoints = Endpoints::first(&config, &metrics)?;
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let bound = ingress::bind(&config.ingress, workers)?;
         let address = config.admin.listen;
@@ -158,24 +176,56 @@ impl Gateway {
 
         let (edge, work, admin) = (Tasks::new(), Tasks::new(), Tasks::new());
         let journal = LogJournal::open(&config.journal, Arc::clone(&clock), metrics.clone())?;
-        for target in journal.paused().iter().filter_map(|name| targets.get(name)) {
+        for target in journal.paused().iter().filter_map(|name| endpoints.targets.get(name)) {
             target.set_pause(Pause::Paused);
         }
         let index = Index::open(&log::index_dir(&config.journal.dir), journal.identity(), journal.clone(), &work)?;
-        work.spawn("retention", trim(journal.clone(), config.journal.retention, work.stopping()));
+        let (keep, retention) = watch::channel(config.journal.retention);
+        work.spawn("retention", trim(journal.clone(), retention, work.stopping()));
 
+        let intake = Arc::new(Intake {
+            router: ArcSwap::from(Arc::clone(&endpoints.router)),
+            journal: journal.clone(),
+            clock: Arc::clone(&clock),
+            metrics: metrics.clone(),
+            tasks: edge.clone(),
+            underway: Underway::default(),
+        });
+        let shared = Shared {
+            edge: Edge::new(&config.ingress, Arc::clone(&clock), metrics.clone()),
+            intake: Handle(Arc::clone(&intake)),
+            targets: watch::Sender::new(Arc::clone(&endpoints.targets)),
+            clock: Arc::clone(&clock),
+            connections: edge.clone(),
+            work: work.clone(),
+            workers,
+        };
+        let (grace, grace_now) = watch::channel(config.shutdown_grace);
+        let parts = Parts {
+            intake,
+            admin: Arc::new(ArcSwap::from_pointee(live::present(&config, &endpoints))),
+            targets: shared.targets.clone(),
+            secret_places: Arc::new(ArcSwap::from_pointee(SecretPlaces::of(&endpoints))),
+            retention: keep,
+            grace,
+            metrics: metrics.clone(),
+        };
+
+        let (asks, asked) = reload::channel();
         let draining = Arc::new(AtomicBool::new(false));
+        let places = Arc::clone(&parts.secret_places);
         let state = admin::State {
-            access: admin::Access::new(&config.admin),
+            present: Arc::clone(&parts.admin),
             journal: journal.clone(),
             index,
-            clock: Arc::clone(&clock),
-            metrics: renderer(&metrics, &journal, &targets),
-            redactions: redactions(&sources),
-            sources: config.sources.iter().map(admin::Source::from).collect(),
-            targets: admin::Targets::new(
-                config.destinations.iter().filter_map(|one| targets.get(&one.name).cloned()).collect(),
-            ),
+            clock,
+            metrics: renderer(&metrics, &journal, parts.targets.subscribe()),
+            redactions: Arc::new(move |source, provider| places.load().get(source, provider)),
+            reload: Arc::new(move |wanted| {
+                let asks = asks.clone();
+                Box::pin(async move { reload::ask(&asks, wanted).await })
+            }),
+            pausing: tokio::sync::Mutex::default(),
             tails: admin::TailPlaces::default(),
             draining: Arc::clone(&draining),
         };
@@ -183,23 +233,6 @@ impl Gateway {
         let serving = server.run(Arc::new(state), admin.clone(), stop_admin.clone());
         admin.spawn("admin", serving);
 
-        let shared = Shared {
-            edge: Edge::new(&config.ingress, Arc::clone(&clock), metrics.clone()),
-            intake: Handle(Arc::new(Intake {
-                router,
-                journal: journal.clone(),
-                clock: Arc::clone(&clock),
-                metrics,
-                targets: Arc::clone(&targets),
-                tasks: edge.clone(),
-                underway: Underway::default(),
-            })),
-            targets,
-            clock,
-            connections: edge.clone(),
-            work: work.clone(),
-            workers,
-        };
         let runtimes = (0..workers).map(|_| Builder::new_current_thread().enable_all().build());
         let runtimes: Vec<Runtime> = runtimes.collect::<io::Result<_>>()?;
         for ((number, listeners), runtime) in bound.into_workers().into_iter().enumerate().zip(runtimes) {
@@ -207,39 +240,27 @@ impl Gateway {
             let body = move || worker.run(number, listeners, &runtime);
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(body)?;
         }
-        Ok(Self {
-            addresses,
-            journal,
-            edge,
-            work,
-            admin,
-            stop_admin,
-            draining,
-            grace: config.shutdown_grace,
-            terminate,
-            interrupt,
-            hangup,
-        })
+        let live = Live::new(config, endpoints, parts);
+        let seen = Seen::default().only(&files); // as nobody looked before it was read, it is read once more
+        let reloader = Reloader { live, load, watch, seen, hangup, asks: asked, metrics };
+        work.spawn("reload", reloader.run(work.stopping()));
+        Ok(Self { addresses, journal, edge, work, admin, stop_admin, draining, grace: grace_now, terminate, interrupt })
     }
 
     /// Waits for the end, then: refuse new connections, finish requests, stop delivery, flush the journal,
     /// close the admin side.
     async fn until_stopped(mut self) -> Ended {
-        let failed = loop {
-            tokio::select! { // all are cancel-safe
-                _ = self.terminate.recv() => break false,
-                _ = self.interrupt.recv() => break false,
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: this version cannot reload its config yet; restart it instead");
-                }
-                () = self.edge.failed() => break true,
-                () = self.work.failed() => break true,
-                () = self.admin.failed() => break true,
-            }
+        let failed = tokio::select! { // all are cancel-safe
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => false,
+            () = self.edge.failed() => true,
+            () = self.work.failed() => true,
+            () = self.admin.failed() => true,
         };
-        tracing::info!(grace = ?self.grace, "shutting down");
+        let grace = *self.grace.borrow();
+        tracing::info!(?grace, "shutting down");
         self.draining.store(true, Ordering::Release);
-        let until = Instant::now() + self.grace;
+        let until = Instant::now() + grace;
         let journal = self.journal.clone();
         let finish = async {
             let drained = drain(&self.edge, &self.work, until).await;
@@ -277,7 +298,7 @@ async fn drain(edge: &Tasks, work: &Tasks, until: Instant) -> bool {
 struct Shared {
     edge: Arc<Edge>,
     intake: Handle<LogJournal>,
-    targets: Arc<HashMap<Name, Arc<Target>>>,
+    targets: watch::Sender<Arc<Targets>>,
     clock: Arc<dyn Clock>,
     connections: Tasks,
     work: Tasks,
@@ -289,7 +310,7 @@ impl Shared {
         runtime.block_on(async move {
             let dispatch = Dispatch {
                 journal: self.intake.0.journal.clone(),
-                targets: self.targets,
+                targets: self.targets.subscribe(),
                 clock: self.clock,
                 tasks: self.work.clone(),
                 share: number,
@@ -306,36 +327,11 @@ impl Shared {
     }
 }
 
-fn sources(config: &Config, metrics: &Metrics) -> Result<Vec<Arc<Source>>, StartError> {
-    let limits = &config.ingress.limits;
-    let bodies = Bodies {
-        timeout: limits.body_timeout,
-        min_rate: limits.body_min_rate,
-        budget: Budget::new(limits.in_flight_bytes),
-    };
-    let unverified = Arc::new(Limits::new(limits.unverified.iter().cloned().collect()));
-    let source = |settings: &crate::source::SourceSettings| {
-        let made = Source::new(settings.clone(), &bodies, metrics);
-        made.map(|source| Arc::new(source.with_unverified(Arc::clone(&unverified))))
-            .map_err(|error| StartError::Source { source_name: settings.name.clone(), error })
-    };
-    config.sources.iter().map(source).collect()
-}
-
-fn targets(config: &Config, metrics: &Metrics) -> Result<HashMap<Name, Arc<Target>>, StartError> {
-    let target = |destination: &crate::deliver::Destination| {
-        let name = destination.name.clone();
-        let made = Target::new(destination.clone(), metrics.destination(&name), Pause::Resumed);
-        let target = made.map_err(|error| StartError::Destination { destination: name.clone(), error })?;
-        Ok((name, Arc::new(target)))
-    };
-    config.destinations.iter().map(target).collect()
-}
-
-async fn trim(journal: LogJournal, keep: Retention, stopping: CancellationToken) {
+async fn trim(journal: LogJournal, keep: watch::Receiver<Retention>, stopping: CancellationToken) {
     let mut every = tokio::time::interval(TRIM_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stopping.run_until_cancelled(every.tick()).await.is_some() {
+        let keep = *keep.borrow();
         if let Err(error) = journal.trim(keep).await {
             tracing::debug!(%error, "nothing was let go of"); // what is wrong shows in `room`, and was logged there
         }
@@ -346,13 +342,13 @@ async fn trim(journal: LogJournal, keep: Retention, stopping: CancellationToken)
 fn renderer(
     metrics: &Metrics,
     journal: &LogJournal,
-    targets: &Arc<HashMap<Name, Arc<Target>>>,
+    targets: watch::Receiver<Arc<Targets>>,
 ) -> Arc<dyn Fn() -> String + Send + Sync> {
-    let (metrics, journal, targets) = (metrics.clone(), journal.clone(), Arc::clone(targets));
+    let (metrics, journal) = (metrics.clone(), journal.clone());
     Arc::new(move || {
-        let stats = journal.stats();
+        let (stats, targets) = (journal.stats(), Arc::clone(&targets.borrow()));
         metrics.journal().set_bytes(stats.bytes);
-        for target in targets.values() {
+        for target in targets.iter() {
             target.metrics.set_breaker(target.breaker());
         }
         for lane in &stats.lanes {
@@ -363,17 +359,4 @@ fn renderer(
         }
         metrics.render()
     })
-}
-
-/// What is secret in a request of a source, by the source's preset; by the provider's, for events of a source
-/// that is no longer in the config.
-fn redactions(sources: &[Arc<Source>]) -> admin::Redactions {
-    let built_in = presets::built_in().unwrap_or_default(); // a test holds that they are sound
-    let providers: HashMap<Name, Vec<Place>> =
-        built_in.into_iter().map(|preset| (preset.name.clone(), preset.secret_places())).collect();
-    let places: HashMap<Name, Vec<Place>> = sources
-        .iter()
-        .map(|source| (source.settings().name.clone(), source.settings().preset.secret_places()))
-        .collect();
-    Arc::new(move |source, provider| places.get(source).or_else(|| providers.get(provider)).cloned())
 }

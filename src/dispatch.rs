@@ -8,7 +8,7 @@
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{Clock, Name, Tasks, UnixMillis};
-use crate::deliver::{self, Asked, Keep, Outbound, Patience, Target, Turn};
+use crate::base::{Clock, Tasks, UnixMillis};
+use crate::deliver::{self, Asked, Keep, Outbound, Patience, Target, Targets, Turn};
 use crate::event::{AttemptReason, DeadReason, DeliveryId};
 use crate::journal::{
     Journal, JournalError, Lane, Pending, PendingBatch, Position, Settled, Verdict, once_there_is_room,
@@ -44,8 +44,8 @@ const UNREADABLE_PAUSE: Duration = Duration::from_secs(30);
 pub struct Dispatch<J> {
     /// Where deliveries come from.
     pub journal: J,
-    /// The destinations, by name.
-    pub targets: Arc<HashMap<Name, Arc<Target>>>,
+    /// The destinations, from one config to the next.
+    pub targets: watch::Receiver<Arc<Targets>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where lanes run.
@@ -57,31 +57,29 @@ pub struct Dispatch<J> {
 }
 
 impl<J: Journal> Dispatch<J> {
-    /// Runs until the tasks are told to stop. Lanes are taken up as they come into being.
-    pub async fn run(self) {
+    /// Runs until the tasks are told to stop. Lanes are taken up as they come into being, or as their destinations
+    /// come into the config. The owner of one whose destination leaves it again stays, and waits.
+    pub async fn run(mut self) {
         let stopping = self.tasks.stopping();
         let mut lanes = self.journal.lanes();
-        let mut taken = 0;
+        let mut taken = HashSet::new();
         loop {
             let known = Arc::clone(&lanes.borrow_and_update());
-            for (number, lane) in known.iter().enumerate().skip(taken) {
-                if number % self.of == self.share {
-                    self.take_up(lane);
+            let targets = Arc::clone(&self.targets.borrow_and_update());
+            for (number, lane) in known.iter().enumerate().filter(|(number, _)| number % self.of == self.share) {
+                if let Some(target) = targets.get(&lane.destination).filter(|_| taken.insert(number)) {
+                    self.take_up(lane, target);
                 }
             }
-            taken = known.len();
-            tokio::select! { // both are cancel-safe
+            tokio::select! { // all are cancel-safe
                 () = stopping.cancelled() => return,
                 changed = lanes.changed() => if changed.is_err() { return },
+                changed = self.targets.changed() => if changed.is_err() { return },
             }
         }
     }
 
-    fn take_up(&self, lane: &Lane) {
-        let Some(target) = self.targets.get(&lane.destination) else {
-            tracing::warn!(destination = %lane.destination, "deliveries are pending for a destination that is not in the config; they are kept");
-            return;
-        };
+    fn take_up(&self, lane: &Lane, target: &Arc<Target>) {
         let owner = Owner {
             journal: self.journal.clone(),
             lane: lane.clone(),
@@ -163,7 +161,7 @@ impl<J: Journal> Owner<J> {
 
     /// Asks the journal for more while there is room for it.
     fn fetch(&mut self) {
-        let enough = self.ready.len() >= FETCH.max(self.target.destination.concurrency);
+        let enough = self.ready.len() >= FETCH.max(self.target.way().destination.concurrency);
         if self.fetching.is_some() || enough || self.held.len() >= HELD_MAX {
             return;
         }
@@ -204,7 +202,8 @@ impl<J: Journal> Owner<J> {
 
     /// Puts a delivery aside until `due`. A clock set back makes no wait longer than the longest there is.
     fn wait(&mut self, pending: Pending, due: UnixMillis) {
-        let policy = &self.target.destination.retry;
+        let way = self.target.way();
+        let policy = &way.destination.retry;
         let wait = due.since(self.clock.now()).min(policy.max.max(policy.retry_after_max));
         self.waiting.push(Reverse(Waiting { until: Instant::now() + wait, pending }));
     }

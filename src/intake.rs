@@ -7,10 +7,10 @@ mod relay;
 mod tests;
 mod underway;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -21,8 +21,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::admit::Lease;
-use crate::base::{Clock, Name, Tasks};
-use crate::deliver::Target;
+use crate::base::{Clock, Tasks};
 use crate::event::Head;
 use crate::journal::{AppendError, Appended, Claim, Entry, Journal, Sync};
 use crate::provider::VerifiedEvent;
@@ -38,16 +37,14 @@ pub use underway::Underway;
 
 /// Takes webhooks. One for the whole program, shared.
 pub struct Intake<J> {
-    /// The sources, by host and path.
-    pub router: Router<Arc<Source>>,
+    /// The sources of the present config, by host and path. A request keeps to the source it has found.
+    pub router: ArcSwap<Router<Arc<Source>>>,
     /// Where events are kept.
     pub journal: J,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What is counted.
     pub metrics: Metrics,
-    /// The destinations, by name: in proxy mode the first of a source's answers.
-    pub targets: Arc<HashMap<Name, Arc<Target>>>,
     /// Where what a sender's hanging up must not cancel is done.
     pub tasks: Tasks,
     /// Requests of proxy mode that are under way.
@@ -69,7 +66,7 @@ impl<J: Journal> Intake<J> {
     pub async fn receive(self: &Arc<Self>, request: Inbound) -> Result<Receipt, Refusal> {
         let began = Instant::now(); // the head is complete
         let Inbound { host, head, body } = request;
-        let Some((source, params)) = self.router.find(host.as_deref(), &head.path) else {
+        let Some((source, params)) = self.router.load().find(host.as_deref(), &head.path) else {
             let unknown = self.metrics.unknown_source();
             return counted(unknown, began, Err(Refusal::NoRoute));
         };

@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::admit::{self, BodyLimits, Budget, Denied, Lease};
 use crate::base::{ByteSize, Name, UnixMillis};
+use crate::deliver::{Target, Targets};
 use crate::event::{Head, Proof, Received};
 use crate::journal::{Claim, Entry, NewDelivery, Room};
 use crate::limit::{Limits, OverLimit};
@@ -31,11 +32,13 @@ const FAILED_RETRY_AFTER: Duration = Duration::from_secs(30);
 pub struct Source {
     settings: SourceSettings,
     recipe: Recipe,
-    clients: Limits,
-    quotas: Limits,
+    clients: Arc<Limits>,
+    quotas: Arc<Limits>,
     unverified: Arc<Limits>,
     body: BodyLimits,
     budget: Budget,
+    /// Where its first route leads.
+    first_target: Option<Arc<Target>>,
     metrics: Arc<SourceMetrics>,
     verified: Vec<(Box<str>, Counter)>,
     rejected: Counter,
@@ -69,17 +72,40 @@ impl Source {
             .flat_map(|(name, keys)| (0..keys.len()).map(move |place| format!("{name}[{place}]").into_boxed_str()));
         let counter = |slot: &str| metrics.verifications(VerificationOutcome::Verified, slot);
         Ok(Self {
-            clients: Limits::new(clients),
-            quotas: Limits::new(quotas),
+            clients: Arc::new(Limits::new(clients)),
+            quotas: Arc::new(Limits::new(quotas)),
             unverified: Arc::new(Limits::new(Vec::new())),
             body: BodyLimits { limit: settings.body_limit, timeout: bodies.timeout, min_rate: bodies.min_rate },
             budget: bodies.budget.clone(),
             verified: slots.chain([Box::from("")]).map(|slot| (slot.clone(), counter(&slot))).collect(),
             rejected: metrics.verifications(VerificationOutcome::Rejected, ""),
+            first_target: None,
             metrics,
             recipe,
             settings,
         })
+    }
+
+    /// The same with the destinations that its routes name.
+    #[must_use]
+    pub fn leading_to(self, targets: &Targets) -> Self {
+        let first = self.settings.routes.first().and_then(|route| targets.get(&route.destination));
+        Self { first_target: first.cloned(), ..self }
+    }
+
+    /// The same after a config that had it, too: what was spent of rate limits that have stayed the same stays spent.
+    #[must_use]
+    pub fn after(self, before: &Self) -> Self {
+        if self.settings.rate_limits != before.settings.rate_limits {
+            return self;
+        }
+        Self { clients: Arc::clone(&before.clients), quotas: Arc::clone(&before.quotas), ..self }
+    }
+
+    /// Where its first route leads: in proxy mode, who answers.
+    #[must_use]
+    pub fn first_target(&self) -> Option<&Arc<Target>> {
+        self.first_target.as_ref()
     }
 
     /// The same under a budget for what fails verification, which all sources share.

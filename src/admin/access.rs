@@ -153,7 +153,7 @@ impl<J: Journal> FromRequestParts<Arc<State<J>>> for MayRead {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State<J>>) -> Result<Self, Problem> {
-        state.access.permit(Need::Read, &parts.uri, &parts.headers).map(|_| Self)
+        state.present.load().access.permit(Need::Read, &parts.uri, &parts.headers).map(|_| Self)
     }
 }
 
@@ -161,7 +161,7 @@ impl<J: Journal> FromRequestParts<Arc<State<J>>> for MayOperate {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State<J>>) -> Result<Self, Problem> {
-        state.access.permit(Need::Operate, &parts.uri, &parts.headers).map(Self)
+        state.present.load().access.permit(Need::Operate, &parts.uri, &parts.headers).map(Self)
     }
 }
 
@@ -169,10 +169,10 @@ impl<J: Journal> FromRequestParts<Arc<State<J>>> for MayScrape {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State<J>>) -> Result<Self, Problem> {
-        if state.access.open_metrics {
+        if state.present.load().access.open_metrics {
             return Ok(Self);
         }
-        state.access.permit(Need::Read, &parts.uri, &parts.headers).map(|_| Self)
+        state.present.load().access.permit(Need::Read, &parts.uri, &parts.headers).map(|_| Self)
     }
 }
 
@@ -180,7 +180,7 @@ impl<J: Journal> FromRequestParts<Arc<State<J>>> for Trusted {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State<J>>) -> Result<Self, Problem> {
-        Ok(Self(state.access.permit(Need::Read, &parts.uri, &parts.headers).is_ok()))
+        Ok(Self(state.present.load().access.permit(Need::Read, &parts.uri, &parts.headers).is_ok()))
     }
 }
 

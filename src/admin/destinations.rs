@@ -15,26 +15,11 @@ use super::events::{Parameters, no_parameters};
 use super::problem::Problem;
 use super::view::{Destination, Destinations};
 use crate::base::Name;
-use crate::deliver::Target;
+use crate::deliver::{Target, Targets};
 use crate::journal::{Journal, LaneStats, Pause, Position};
 
 /// For a look at the oldest delivery of a destination; the journal knows it, and need not search.
 const OLDEST_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Every destination of the config, in its order.
-pub struct Targets {
-    targets: Vec<Arc<Target>>,
-    /// One pause or resume at a time, so that what a destination does is what the journal says last.
-    one: tokio::sync::Mutex<()>,
-}
-
-impl Targets {
-    /// These destinations.
-    #[must_use]
-    pub fn new(targets: Vec<Arc<Target>>) -> Self {
-        Self { targets, one: tokio::sync::Mutex::new(()) }
-    }
-}
 
 type Called = Result<Path<String>, PathRejection>;
 
@@ -47,7 +32,8 @@ pub(super) async fn list<J: Journal>(
     no_parameters(parameters)?;
     let lanes = lanes(&state.journal);
     let mut items = Vec::new();
-    for target in &state.targets.targets {
+    let targets = Arc::clone(&state.present.load().targets);
+    for target in targets.iter() {
         items.push(shown(&state.journal, target, &lanes).await);
     }
     Ok(Json(Destinations { items }).into_response())
@@ -73,10 +59,11 @@ pub(super) async fn resume<J: Journal>(
 
 /// 200 once it is durable. What is so already is said again.
 async fn set<J: Journal>(state: &State<J>, who: Who, name: Called, pause: Pause) -> Result<Response, Problem> {
-    let target = called(&state.targets.targets, name)?;
-    let name = &target.destination.name;
+    let targets = Arc::clone(&state.present.load().targets);
+    let target = called(&targets, name)?;
+    let name = &target.name;
     {
-        let _one = state.targets.one.lock().await;
+        let _one = state.pausing.lock().await;
         if target.pause() != pause {
             state.journal.pause(name, pause).await?;
             target.set_pause(pause);
@@ -90,10 +77,10 @@ async fn set<J: Journal>(state: &State<J>, who: Who, name: Called, pause: Pause)
     Ok(Json(shown(&state.journal, target, &lanes(&state.journal)).await).into_response())
 }
 
-fn called(targets: &[Arc<Target>], name: Called) -> Result<&Arc<Target>, Problem> {
-    let name = name.ok().map(|Path(name)| name);
-    let found = targets.iter().find(|target| name.as_deref() == Some(target.destination.name.as_str()));
-    found.ok_or(Problem::NotFound("there is no such destination; GET /api/v1/destinations lists them"))
+fn called(targets: &Targets, name: Called) -> Result<&Arc<Target>, Problem> {
+    let name = name.ok().and_then(|Path(name)| Name::new(&name).ok());
+    name.and_then(|name| targets.get(&name))
+        .ok_or(Problem::NotFound("there is no such destination; GET /api/v1/destinations lists them"))
 }
 
 fn lanes<J: Journal>(journal: &J) -> HashMap<Name, LaneStats> {
@@ -101,11 +88,11 @@ fn lanes<J: Journal>(journal: &J) -> HashMap<Name, LaneStats> {
 }
 
 async fn shown<J: Journal>(journal: &J, target: &Target, lanes: &HashMap<Name, LaneStats>) -> Destination {
-    let name = &target.destination.name;
+    let name = &target.name;
     let (pending, dead) = lanes.get(name).map_or((0, 0), |lane| (lane.pending, lane.dead));
     Destination {
         name: name.to_string(),
-        url: target.destination.url.to_string(), // `config` lets no user or password stand in it
+        url: target.way().destination.url.to_string(), // `config` lets no user or password stand in it
         paused: target.pause() == Pause::Paused,
         breaker: target.breaker().as_str().to_owned(),
         pending,

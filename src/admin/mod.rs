@@ -11,6 +11,7 @@ mod health;
 mod problem;
 mod pulse;
 mod redact;
+mod reload;
 mod replay;
 mod serve;
 mod settings;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
@@ -34,17 +36,19 @@ use http::{HeaderValue, header};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::base::{Clock, Name};
+use crate::deliver::Targets;
 use crate::index::Index;
 use crate::journal::Journal;
 use crate::provider::Place;
 
 pub use access::Access;
-pub use destinations::Targets;
+pub use reload::{Reload, ReloadError, Wanted};
 pub use serve::Server;
 pub use settings::Settings;
 pub use tail::Places as TailPlaces;
 pub use view::{
-    Attempt, Delivery, Destination, Destinations, Event, Explained, Item, Items, Replayed, Source, Sources,
+    Attempt, ConfigChange, ConfigProblem, ConfigProblems, Delivery, Destination, Destinations, Event, Explained, Item,
+    Items, Reloaded, Replayed, Source, Sources,
 };
 
 use problem::Problem;
@@ -64,10 +68,20 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Headers that carry a configured secret as it is (a token check's) belong on the list.
 pub type Redactions = Arc<dyn Fn(&Name, &Name) -> Option<Vec<Place>> + Send + Sync>;
 
-/// What the private side shows and works on.
-pub struct State<J> {
+/// What the private side has of the present config. A reload replaces it whole.
+pub struct Present {
     /// Who may do what.
     pub access: Access,
+    /// The sources, as they are shown, in the config's order.
+    pub sources: Vec<Source>,
+    /// The destinations.
+    pub targets: Arc<Targets>,
+}
+
+/// What the private side shows and works on.
+pub struct State<J> {
+    /// What it has of the present config.
+    pub present: Arc<ArcSwap<Present>>,
     /// The journal.
     pub journal: J,
     /// Its index.
@@ -78,10 +92,10 @@ pub struct State<J> {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// What is secret in a request.
     pub redactions: Redactions,
-    /// The sources, as they are shown, in the config's order.
-    pub sources: Vec<Source>,
-    /// The destinations.
-    pub targets: Targets,
+    /// Reads the config again.
+    pub reload: Reload,
+    /// One pause or resume at a time, so that what a destination does is what the journal says last.
+    pub pausing: tokio::sync::Mutex<()>,
     /// Places for those who follow what happens.
     pub tails: TailPlaces,
     /// Set when the program shuts down: `/readyz` says so, so that no more traffic is sent here.
@@ -102,6 +116,8 @@ pub fn router<J: Journal>(state: Arc<State<J>>) -> Router {
         .route("/api/v1/destinations", get(destinations::list))
         .route("/api/v1/destinations/{name}/pause", post(destinations::pause))
         .route("/api/v1/destinations/{name}/resume", post(destinations::resume))
+        .route("/api/v1/diff", get(reload::diff))
+        .route("/api/v1/reload", post(reload::reload))
         .route("/api/v1/sources", get(sources::list))
         .route("/api/v1/tail", get(tail::tail))
         .fallback(async || Problem::NotFound("there is nothing here"))

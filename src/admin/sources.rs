@@ -20,5 +20,5 @@ pub(super) async fn list<J: Journal>(
     parameters: Parameters,
 ) -> Result<Response, Problem> {
     no_parameters(parameters)?;
-    Ok(Json(Sources { items: state.sources.clone() }).into_response())
+    Ok(Json(Sources { items: state.present.load().sources.clone() }).into_response())
 }

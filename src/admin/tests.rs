@@ -69,14 +69,18 @@ impl Bench {
             open_metrics,
         };
         let state = State {
-            access: Access::new(&settings),
+            present: Arc::new(ArcSwap::from_pointee(Present {
+                access: Access::new(&settings),
+                sources: Vec::new(),
+                targets: Arc::default(),
+            })),
             journal: journal.clone(),
             index: Index::open(dir.path(), [1; 16], journal.clone(), &tasks).unwrap(),
             clock: Arc::new(ManualClock::at(T0)),
             metrics: Arc::new(|| "# EOF\n".to_owned()),
             redactions: Arc::new(redactions),
-            sources: Vec::new(),
-            targets: Targets::new(Vec::new()),
+            reload: Arc::new(|_| Box::pin(async { Err(ReloadError::Ending) })),
+            pausing: tokio::sync::Mutex::default(),
             tails: TailPlaces::default(),
             draining: Arc::default(),
         };

@@ -125,6 +125,77 @@ pub struct Source {
     pub destinations: Vec<String>,
 }
 
+/// What reading the config again came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Whether it is in force: not if it was only compared.
+    pub applied: bool,
+    /// In what it differs from the one before.
+    pub changes: Vec<ConfigChange>,
+    /// What there is to say about it.
+    pub warnings: Vec<ConfigProblem>,
+}
+
+/// One difference between two configs. Never shows a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigChange {
+    /// `added`, `removed` or `changed`.
+    pub what: String,
+    /// The key, `destinations.app.timeout`.
+    pub path: String,
+    /// What it was, where it can be shown.
+    pub from: Option<String>,
+    /// What it is now, where it can be shown.
+    pub to: Option<String>,
+}
+
+/// Why a config cannot be used: everything that is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigProblems {
+    /// In short.
+    pub error: String,
+    /// Each with its place and its cure.
+    pub problems: Vec<ConfigProblem>,
+}
+
+/// Something wrong with a config.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigProblem {
+    /// `error` or `warning`.
+    pub severity: String,
+    /// The file.
+    pub file: String,
+    /// The line, from 1; 0 where it is the file as a whole.
+    pub line: u64,
+    /// The column, from 1; 0 where it is the file as a whole.
+    pub column: u64,
+    /// The key, `destinations.app.timeout`; empty where it is none.
+    pub path: String,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+/// `file:line:column: warning: key: what is wrong; the cure`, as a compiler would say it.
+impl std::fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { severity, file, line, column, path, message } = self;
+        if !file.is_empty() {
+            f.write_str(file)?;
+            if *line > 0 {
+                write!(f, ":{line}:{column}")?;
+            }
+            f.write_str(": ")?;
+        }
+        if severity == "warning" {
+            f.write_str("warning: ")?;
+        }
+        if !path.is_empty() {
+            write!(f, "{path}: ")?;
+        }
+        f.write_str(message)
+    }
+}
+
 /// All sources.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sources {

@@ -49,6 +49,8 @@ pub struct Refused {
     pub status: StatusCode,
     /// Why, and what to do.
     pub message: String,
+    /// Everything that is wrong with its config, where that is why.
+    pub problems: Vec<admin::ConfigProblem>,
 }
 
 /// A client of one gateway's admin API.
@@ -225,8 +227,14 @@ impl AdminClient {
         #[derive(Deserialize)]
         struct Said {
             error: String,
+            #[serde(default)]
+            problems: Vec<admin::ConfigProblem>,
         }
-        let said = serde_json::from_slice::<Said>(body).map(|said| said.error);
+        let said = serde_json::from_slice::<Said>(body);
+        let (said, problems) = match said {
+            Ok(Said { error, problems }) => (Ok(error), problems),
+            Err(error) => (Err(error), Vec::new()),
+        };
         let message = match (status, said) {
             (StatusCode::UNAUTHORIZED, _) => {
                 let token = if self.authorization.is_some() { "does not take this token" } else { "wants a token" };
@@ -235,7 +243,7 @@ impl AdminClient {
             (_, Ok(error)) => error,
             (_, Err(_)) => format!("{} answered {status}; is it the gateway's admin address?", self.base),
         };
-        Refused { status, message }
+        Refused { status, message, problems }
     }
 }
 

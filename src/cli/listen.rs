@@ -241,7 +241,7 @@ impl Session {
 /// Why an event cannot be forwarded at all; an error if it may yet be.
 fn why_not(error: anyhow::Error) -> anyhow::Result<String> {
     match error.downcast_ref::<Refused>() {
-        Some(Refused { status, message })
+        Some(Refused { status, message, .. })
             if matches!(*status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::CONFLICT) =>
         {
             Ok(message.clone())

@@ -8,6 +8,7 @@ pub mod events;
 pub mod init;
 pub mod listen;
 pub mod providers;
+pub mod reload;
 pub mod schema;
 pub mod send;
 pub mod serve;
@@ -16,10 +17,12 @@ mod text;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
 use crate::admin;
+use crate::app::{Load, Loaded, Origin, Watch};
 use crate::config::{self, Problems};
 
 /// The config that a command takes where none is named.
@@ -61,6 +64,10 @@ enum Command {
     Events(events::Args),
     /// List the destinations of a running gateway, pause them and let them go on
     Destinations(destinations::Args),
+    /// Make a running gateway read its config again
+    Reload(reload::Args),
+    /// Say in what a running gateway's config differs from its file
+    Diff(reload::Args),
     /// List what could not be delivered
     #[command(name = "dead-letters")]
     DeadLetters(events::DeadLettersArgs),
@@ -86,8 +93,13 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => {
             let path = args.file.as_deref().unwrap_or(path);
-            match config::load(path, &environment) {
-                Ok((config, warnings)) => serve::run(config, &warnings),
+            let load = loader(path.to_owned());
+            let Loaded { config, files } = load();
+            match config {
+                Ok((config, warnings)) => {
+                    let watch = if args.no_watch { Watch::Off } else { Watch::Files };
+                    serve::run(Origin { config, files, load, watch }, &warnings)
+                }
                 Err(problems) => {
                     let code = refused(path, &problems);
                     anstream::eprintln!("forebay: nothing was started");
@@ -136,11 +148,24 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(settings) => block_on(destinations::run(args, settings.as_ref())),
             Err(problems) => refused(path, &problems),
         },
+        Command::Reload(args) => match admin_settings(path) {
+            Ok(settings) => block_on(reload::run(reload::Wanted::Reload, args, settings.as_ref())),
+            Err(problems) => refused(path, &problems),
+        },
+        Command::Diff(args) => match admin_settings(path) {
+            Ok(settings) => block_on(reload::run(reload::Wanted::Diff, args, settings.as_ref())),
+            Err(problems) => refused(path, &problems),
+        },
         Command::DeadLetters(args) => match admin_settings(path) {
             Ok(settings) => block_on(events::run_dead_letters(args, settings.as_ref())),
             Err(problems) => refused(path, &problems),
         },
     }
+}
+
+/// Reads the config at `path` whenever it is called.
+fn loader(path: PathBuf) -> Load {
+    Arc::new(move || Loaded { config: config::load(&path, &environment), files: vec![path.clone()] })
 }
 
 fn admin_settings(path: &Path) -> Result<Option<admin::Settings>, Problems> {

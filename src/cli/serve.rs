@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::app::{self, Ended, StartError};
+use crate::app::{self, Ended, Origin, StartError};
 use crate::base::Chain;
-use crate::config::{Config, Problem};
+use crate::config::Problem;
 use crate::journal::log::OpenError;
 use crate::telemetry::logs;
 
@@ -14,13 +14,17 @@ use crate::telemetry::logs;
 pub struct Args {
     /// The config file, instead of `--config`
     pub(super) file: Option<PathBuf>,
+    /// Read the config again only on SIGHUP and `forebay reload`, not when its files change
+    #[arg(long)]
+    pub(super) no_watch: bool,
 }
 
 /// Runs the command with a config that has been read; `warnings` are what reading it brought up.
 ///
 /// # Errors
 /// Why it could not start.
-pub fn run(config: Config, warnings: &[Problem]) -> anyhow::Result<ExitCode> {
+pub fn run(origin: Origin, warnings: &[Problem]) -> anyhow::Result<ExitCode> {
+    let config = &origin.config;
     logs::init(&config.log)?;
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok(); // an error means it is installed
     for warning in warnings {
@@ -28,7 +32,7 @@ pub fn run(config: Config, warnings: &[Problem]) -> anyhow::Result<ExitCode> {
     }
     raise_file_limit(config.ingress.limits.connections);
     let (sources, destinations) = (config.sources.len(), config.destinations.len());
-    let ended = app::run(config, |addresses| {
+    let ended = app::run(origin, |addresses| {
         let public: Vec<_> = addresses.ingress.iter().map(ToString::to_string).collect();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

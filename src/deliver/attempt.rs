@@ -33,8 +33,9 @@ pub fn attempt(
     keep: Keep,
     clock: Arc<dyn Clock>,
 ) -> impl Future<Output = Made> + Send + use<> {
-    let request = request(&target.destination, outbound);
-    let mut client = target.client.keeping(keep);
+    let way = target.way();
+    let request = request(&way.destination, outbound);
+    let mut client = way.client.keeping(keep);
     async move {
         let (started_at, began) = (clock.now(), Instant::now());
         let outcome = match request {
@@ -57,7 +58,7 @@ impl Made {
     #[must_use]
     pub fn judge(&self, target: &Target, attempts: u32, since: UnixMillis) -> Verdict {
         let tried = Tried { attempts, since, now: self.ended_at };
-        judge(&target.destination.retry, &self.outcome, tried, fastrand::f64())
+        judge(&target.way().destination.retry, &self.outcome, tried, fastrand::f64())
     }
 
     /// Counts it and says so in the log.
@@ -67,7 +68,7 @@ impl Made {
             Ok(reply) => format!("status {}", reply.status),
             Err(failure) => failure.to_string(),
         };
-        let destination = &target.destination.name;
+        let destination = &target.name;
         let outcome = match verdict {
             Verdict::Delivered => {
                 metrics.delivered_after(self.ended_at.since(since));

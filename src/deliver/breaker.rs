@@ -12,6 +12,8 @@ pub struct Breaker {
     state: State,
     /// Attempts at the same time that it lets through; grows back after it was open.
     allowed: usize,
+    /// Attempts at the same time that the destination takes.
+    concurrency: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +44,14 @@ impl Breaker {
     /// A closed breaker for a destination that takes `concurrency` attempts at the same time.
     #[must_use]
     pub fn new(policy: BreakerPolicy, concurrency: usize) -> Self {
-        Self { policy, state: State::Closed { failures: 0 }, allowed: concurrency }
+        Self { policy, state: State::Closed { failures: 0 }, allowed: concurrency, concurrency }
+    }
+
+    /// Goes by another policy from now on. One that is open stays so for as long as it was to.
+    pub fn change(&mut self, policy: BreakerPolicy, concurrency: usize) {
+        let ramping_up = !matches!(self.state, State::Closed { .. }) || self.allowed < self.concurrency;
+        self.allowed = if ramping_up { self.allowed.min(concurrency) } else { concurrency };
+        (self.policy, self.concurrency) = (policy, concurrency);
     }
 
     /// Whether an attempt may be made at `now`.
@@ -73,10 +82,10 @@ impl Breaker {
     }
 
     /// The destination answered sensibly. After an outage each success doubles what is let through,
-    /// up to `concurrency`, so that an application that just came up is not flooded.
-    pub fn succeeded(&mut self, concurrency: usize) {
+    /// up to its concurrency, so that an application that just came up is not flooded.
+    pub fn succeeded(&mut self) {
         self.allowed = match self.state {
-            State::Closed { .. } => self.allowed.saturating_mul(2).min(concurrency),
+            State::Closed { .. } => self.allowed.saturating_mul(2).min(self.concurrency),
             State::Open { .. } | State::Probing => 1,
         };
         self.state = State::Closed { failures: 0 };
@@ -118,7 +127,7 @@ mod tests {
         let (mut breaker, start) = (breaker(), Instant::now());
         breaker.failed(start);
         breaker.failed(start);
-        breaker.succeeded(8);
+        breaker.succeeded();
         breaker.failed(start);
         breaker.failed(start);
         assert_eq!(breaker.gate(start), Gate::Open { at_most: 8 }, "a success between starts the count anew");
@@ -142,7 +151,7 @@ mod tests {
         }
         breaker.begun();
         for at_most in [1, 2, 4, 8, 8] {
-            breaker.succeeded(8);
+            breaker.succeeded();
             assert_eq!(breaker.gate(start), Gate::Open { at_most });
         }
     }

@@ -7,6 +7,7 @@ mod request;
 mod retry;
 mod settings;
 mod target;
+mod targets;
 
 pub use attempt::{Made, attempt};
 pub use breaker::{Breaker, Gate};
@@ -14,4 +15,5 @@ pub use client::{Client, ClientError, Connection, Failure, FailureKind, Keep, Re
 pub use request::{Outbound, TargetError, carry_over, check_path, relayed, request, target};
 pub use retry::{RetryAfter, Tried, judge};
 pub use settings::{BreakerPolicy, Destination, HeaderEdits, Jitter, RetryPolicy};
-pub use target::{Asked, Healthy, InHand, Patience, Target, Turn, Wait};
+pub use target::{Asked, Healthy, InHand, Patience, Target, Turn, Wait, Way};
+pub use targets::Targets;

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use crate::base::{Name, Rate};
 
 /// One internal service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Destination {
     /// Its name in the config.
     pub name: Name,
@@ -30,7 +30,7 @@ pub struct Destination {
 }
 
 /// Changes to the headers that go to the application.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeaderEdits {
     /// Set, in place of all of that name.
     pub set: Vec<(HeaderName, HeaderValue)>,

@@ -7,37 +7,75 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::{Breaker, Client, ClientError, Destination, Gate};
+use crate::base::Name;
 use crate::event::DeliveryId;
 use crate::journal::{Pause, Verdict};
 use crate::limit::Limiter;
 use crate::telemetry::{BreakerState, DestinationMetrics};
 
-/// One destination, ready to be delivered to.
+/// One destination, ready to be delivered to: the same from one config to the next, while the way there may change.
 pub struct Target {
-    /// What the config says of it.
-    pub destination: Destination,
-    /// The way there.
-    pub client: Client,
+    /// Its name in the config.
+    pub name: Name,
     /// What is counted of it.
     pub metrics: Arc<DestinationMetrics>,
-    limiter: Option<Limiter>,
+    way: ArcSwap<Way>,
     turns: Mutex<Turns>,
     in_hand: Mutex<HashMap<DeliveryId, watch::Receiver<Option<Verdict>>>>,
+}
+
+/// The way to a destination: what one config says of it, and what was made of that. An attempt keeps to one.
+pub struct Way {
+    /// What the config says.
+    pub destination: Destination,
+    /// Its client.
+    pub client: Client,
+    limiter: Option<Arc<Limiter>>,
+}
+
+impl Way {
+    /// The way that `destination` describes.
+    ///
+    /// # Errors
+    /// [`ClientError`] if there is no TLS to be had.
+    pub fn new(destination: Destination) -> Result<Self, ClientError> {
+        let limiter = destination.rate_limit.map(|rate| Arc::new(Limiter::new(rate, 1)));
+        Ok(Self { client: Client::new(&destination)?, limiter, destination })
+    }
+
+    /// Goes on with what was spent of a rate that has stayed the same.
+    fn after(mut self, before: &Self) -> Self {
+        if self.destination.rate_limit == before.destination.rate_limit {
+            self.limiter.clone_from(&before.limiter);
+        }
+        self
+    }
 }
 
 struct Turns {
     breaker: Breaker,
     pause: Pause,
+    /// Whether the config has it.
+    place: Place,
     under_way: usize,
     line: VecDeque<oneshot::Sender<Turn>>,
     /// The line waits for the rate, until then.
     rate_at: Option<Instant>,
     /// When the line is as long as this, those who have left it are taken out.
     sweep_at: usize,
+}
+
+/// Whether a destination is in the config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Taken,
+    /// It was taken out: it is left alone as if it were paused, until a config has it again.
+    Vacant,
 }
 
 /// How many may stand in line before it is first looked through for those who have left.
@@ -77,33 +115,56 @@ pub enum Wait {
 
 impl Target {
     /// A destination that nothing has been delivered to yet.
-    ///
-    /// # Errors
-    /// [`ClientError`] if there is no TLS to be had.
-    pub fn new(destination: Destination, metrics: Arc<DestinationMetrics>, pause: Pause) -> Result<Self, ClientError> {
-        let breaker = Breaker::new(destination.breaker, destination.concurrency);
-        Ok(Self {
-            client: Client::new(&destination)?,
-            limiter: destination.rate_limit.map(|rate| Limiter::new(rate, 1)),
+    #[must_use]
+    pub fn new(way: Way, metrics: Arc<DestinationMetrics>, pause: Pause) -> Self {
+        let breaker = Breaker::new(way.destination.breaker, way.destination.concurrency);
+        Self {
+            name: way.destination.name.clone(),
+            way: ArcSwap::from_pointee(way),
             turns: Mutex::new(Turns {
                 breaker,
                 pause,
+                place: Place::Taken,
                 under_way: 0,
                 line: VecDeque::new(),
                 rate_at: None,
                 sweep_at: SWEEP_LEAST,
             }),
             in_hand: Mutex::new(HashMap::new()),
-            destination,
             metrics,
-        })
+        }
+    }
+
+    /// The way there, by the present config.
+    pub fn way(&self) -> Arc<Way> {
+        self.way.load_full()
+    }
+
+    /// Goes another way from now on. Attempts under way keep to theirs; whoever waits for a turn asks again.
+    pub fn go(self: &Arc<Self>, way: Way) {
+        let mut turns = self.turns();
+        turns.breaker.change(way.destination.breaker, way.destination.concurrency);
+        turns.place = Place::Taken;
+        self.way.store(Arc::new(way.after(&self.way.load())));
+        turns.send_away();
+    }
+
+    /// The config has it no longer: nothing more is delivered to it, until [`Target::go`] says where to.
+    pub fn leave_alone(&self) {
+        let mut turns = self.turns();
+        turns.place = Place::Vacant;
+        turns.send_away();
+    }
+
+    fn concurrency(&self) -> usize {
+        self.way.load().destination.concurrency
     }
 
     /// Asks for a turn, and spends one of the destination's rate with it.
     pub fn ask(self: &Arc<Self>, patience: Patience) -> Asked {
         let now = Instant::now();
         let mut turns = self.turns();
-        let why = match turns.may_begin(now, self.destination.concurrency) {
+        let why = match turns.may_begin(now, self.concurrency()) {
             May::Begin if turns.line.is_empty() && self.take_rate(&mut turns, now) => {
                 turns.begin();
                 return Asked::Granted(Turn { target: Arc::clone(self), ends: Ends::NotBegun });
@@ -158,7 +219,8 @@ impl Target {
 
     /// Spends one of the destination's rate; false, and noted for the line, if there is none.
     fn take_rate(&self, turns: &mut Turns, now: Instant) -> bool {
-        let wait = self.limiter.as_ref().and_then(|limiter| limiter.try_take().err());
+        let way = self.way.load();
+        let wait = way.limiter.as_ref().and_then(|limiter| limiter.try_take().err());
         turns.rate_at = wait.map(|wait| now + wait);
         wait.is_none()
     }
@@ -192,7 +254,7 @@ impl Target {
         let now = Instant::now();
         turns.rate_at = None;
         while !turns.line.is_empty() {
-            match turns.may_begin(now, self.destination.concurrency) {
+            match turns.may_begin(now, self.concurrency()) {
                 May::Begin => {}
                 May::Wait(_) => break,
                 May::Shut(_) => {
@@ -212,7 +274,7 @@ impl Target {
             let turn = Turn { target: Arc::clone(self), ends: Ends::NotBegun };
             if let Err(mut unwanted) = next.send(turn) {
                 unwanted.ends = Ends::Over; // its end would ask for the lock that is held here
-                turns.end(now, Ends::NotBegun, self.destination.concurrency);
+                turns.end(now, Ends::NotBegun);
             }
         }
     }
@@ -239,7 +301,7 @@ enum May {
 
 impl Turns {
     fn may_begin(&mut self, now: Instant, concurrency: usize) -> May {
-        if self.pause == Pause::Paused {
+        if self.pause == Pause::Paused || self.place == Place::Vacant {
             return May::Wait(Wait::Paused);
         }
         match self.breaker.gate(now) {
@@ -268,10 +330,10 @@ impl Turns {
         self.breaker.begun();
     }
 
-    fn end(&mut self, now: Instant, ends: Ends, concurrency: usize) {
+    fn end(&mut self, now: Instant, ends: Ends) {
         self.under_way = self.under_way.saturating_sub(1);
         match ends {
-            Ends::Well => self.breaker.succeeded(concurrency),
+            Ends::Well => self.breaker.succeeded(),
             Ends::Badly => self.breaker.failed(now),
             Ends::NotBegun => self.breaker.not_begun(now),
             Ends::Over => {}
@@ -311,7 +373,7 @@ impl Drop for Turn {
             return;
         }
         let mut turns = self.target.turns();
-        turns.end(Instant::now(), self.ends, self.target.destination.concurrency);
+        turns.end(Instant::now(), self.ends);
         self.target.serve(turns);
     }
 }
@@ -369,7 +431,7 @@ mod tests {
             ..Destination::at("http://127.0.0.1:9/")
         };
         let metrics = Metrics::new("test").destination(&name);
-        Arc::new(Target::new(destination, metrics, Pause::Resumed).unwrap())
+        Arc::new(Target::new(Way::new(destination).unwrap(), metrics, Pause::Resumed))
     }
 
     fn granted(target: &Arc<Target>) -> Turn {

@@ -1,6 +1,6 @@
 use super::*;
-use crate::base::{ByteSize, ManualClock};
-use crate::deliver::Destination;
+use crate::base::{ByteSize, ManualClock, Name};
+use crate::deliver::{Destination, Way};
 use crate::event::EventId;
 use crate::journal::log::LogJournal;
 use crate::journal::{Located, Pause, Retention, Settings};
@@ -19,7 +19,7 @@ fn owner(dir: &std::path::Path) -> Owner<LogJournal> {
         lane: Lane { destination: name.clone(), slot: 0, epoch: 1 },
         line: None,
         turn: None,
-        target: Arc::new(Target::new(destination, metrics.destination(&name), Pause::Resumed).unwrap()),
+        target: Arc::new(Target::new(Way::new(destination).unwrap(), metrics.destination(&name), Pause::Resumed)),
         clock,
         stopping: CancellationToken::new(),
         tasks: Tasks::new(),
@@ -69,7 +69,7 @@ async fn a_clock_that_was_set_back_makes_nobody_wait_longer_than_the_longest_wai
     let dir = tempfile::tempdir().unwrap();
     let mut owner = owner(dir.path());
     owner.hold(waiting(1, Some(NOW.plus(Duration::from_secs(10 * 365 * 86_400)))));
-    let retry = owner.target.destination.retry.clone();
+    let retry = owner.target.way().destination.retry.clone();
     tokio::time::advance(retry.max.max(retry.retry_after_max)).await;
     owner.wake();
     assert_eq!(owner.ready.len(), 1);

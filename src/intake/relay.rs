@@ -105,7 +105,7 @@ impl<J: Journal> Relay<J> {
         let (delivery, received_at) = (DeliveryId { event: event.id, index: 0 }, event.received_at);
         let cutoff = self.deadline - (source.settings().deadline / 10).clamp(FLUSH_LEAST, FLUSH_MOST);
         let Some(route) = entry.deliveries.first() else { return self.keep(entry).await };
-        let Some(target) = intake.targets.get(&route.destination) else { return self.keep(entry).await };
+        let Some(target) = source.first_target() else { return self.keep(entry).await };
         let Some(turn) = target.turn(cutoff).await else { return self.keep(entry).await };
 
         let path = route.path.as_deref();

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full};
 use super::*;
 use crate::admit::Budget;
 use crate::base::{ByteSize, ManualClock, Name, UnixMillis};
-use crate::deliver::Destination;
+use crate::deliver::{Destination, Target, Targets, Way};
 use crate::event::Client;
 use crate::journal::disk::RealDisk;
 use crate::journal::disk::failing::{FailingDisk, Faults};
@@ -62,7 +62,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(settings: SourceSettings, targets: HashMap<Name, Arc<Target>>) -> Self {
+    fn new(settings: SourceSettings, targets: Targets) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let faults = Arc::new(Faults::default());
         let disk = FailingDisk { faults: Arc::clone(&faults), real: RealDisk::new(dir.path()) };
@@ -74,10 +74,10 @@ impl Bench {
         let journal = LogJournal::open_on(Arc::new(disk), &kept, Arc::clone(&clock), metrics.clone(), None).unwrap();
         let budget = Budget::new(ByteSize(1 << 20));
         let bodies = Bodies { timeout: Duration::from_secs(30), min_rate: None, budget: budget.clone() };
-        let source = Arc::new(Source::new(settings, &bodies, &metrics).unwrap());
-        let router = Router::new([(None, "/s".to_owned(), source)]).unwrap();
+        let source = Arc::new(Source::new(settings, &bodies, &metrics).unwrap().leading_to(&targets));
+        let router = ArcSwap::from_pointee(Router::new([(None, "/s".to_owned(), source)]).unwrap());
         let (tasks, underway) = (Tasks::new(), Underway::default());
-        let intake = Intake { router, journal, clock, metrics, targets: Arc::new(targets), tasks, underway };
+        let intake = Intake { router, journal, clock, metrics, tasks, underway };
         Self { _dir: dir, faults, clock: manual, budget, intake: Arc::new(intake) }
     }
 }
@@ -86,7 +86,7 @@ impl Bench {
 /// over, and once the disk answers its second try is a duplicate.
 #[tokio::test(start_paused = true)]
 async fn at_the_deadline_the_sender_is_told_to_come_again() {
-    let Bench { _dir, faults, clock: _, budget, intake } = Bench::new(settings(), HashMap::new());
+    let Bench { _dir, faults, clock: _, budget, intake } = Bench::new(settings(), Targets::default());
     faults.hold_syncs();
     let began = Instant::now();
     assert!(matches!(intake.receive(inbound()).await, Err(Refusal::Late { .. })));
@@ -104,7 +104,7 @@ async fn at_the_deadline_the_sender_is_told_to_come_again() {
 async fn a_source_holds_its_keys_for_its_own_window() {
     for window in [Duration::from_secs(600), Duration::from_secs(86_400)] {
         let dedupe = DedupeSettings { window, ..settings().dedupe };
-        let bench = Bench::new(SourceSettings { dedupe, ..settings() }, HashMap::new());
+        let bench = Bench::new(SourceSettings { dedupe, ..settings() }, Targets::default());
         let again = async || match bench.intake.receive(inbound()).await {
             Ok(Receipt::Stored { again, .. }) => again,
             other => panic!("{other:?}"),
@@ -139,9 +139,9 @@ async fn only_another_routes_delivery_holds_up_the_applications_answer() {
     let route = |name: &str| Route { destination: Name::new(name).unwrap(), path: None };
     for (routes, waits) in [(vec![route("app")], false), (vec![route("app"), route("audit")], true)] {
         let metrics = Metrics::new("test").destination(&app);
-        let target = Arc::new(Target::new(destination.clone(), metrics, Pause::Resumed).unwrap());
+        let target = Arc::new(Target::new(Way::new(destination.clone()).unwrap(), metrics, Pause::Resumed));
         let settings = SourceSettings { mode: Mode::Proxy, routes, ..settings() };
-        let bench = Bench::new(settings, HashMap::from([(app.clone(), target)]));
+        let bench = Bench::new(settings, Targets::from_iter([target]));
         bench.faults.hold_syncs();
         let intake = Arc::clone(&bench.intake);
         let answer = tokio::runtime::Handle::current().spawn(async move { intake.receive(inbound()).await });

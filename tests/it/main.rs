@@ -21,6 +21,7 @@ mod limits;
 mod listen;
 mod presets;
 mod proxy;
+mod reload;
 mod schemes;
 mod support;
 mod tail;

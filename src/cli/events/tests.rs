@@ -162,14 +162,18 @@ impl Gateway {
             open_metrics: false,
         };
         let state = admin::State {
-            access: admin::Access::new(&settings),
+            present: Arc::new(arc_swap::ArcSwap::from_pointee(admin::Present {
+                access: admin::Access::new(&settings),
+                sources: Vec::new(),
+                targets: Arc::default(),
+            })),
             journal: journal.clone(),
             index: Index::open(dir.path(), [1; 16], journal.clone(), &tasks).unwrap(),
             clock: Arc::new(ManualClock::at(T0)),
             metrics: Arc::new(String::new),
             redactions: Arc::new(|_, _| None),
-            sources: Vec::new(),
-            targets: admin::Targets::new(Vec::new()),
+            reload: Arc::new(|_| Box::pin(async { Err(admin::ReloadError::Ending) })),
+            pausing: tokio::sync::Mutex::default(),
             tails: admin::TailPlaces::default(),
             draining: Arc::default(),
         };

@@ -1,0 +1,145 @@
+//! The parts of a running gateway that go by the config, and the config they go by.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::StartError;
+use super::endpoints::Endpoints;
+use crate::admin::{self, ConfigProblem};
+use crate::base::{Chain, Name};
+use crate::config::{Config, presets};
+use crate::deliver::Targets;
+use crate::intake::Intake;
+use crate::journal::log::LogJournal;
+use crate::journal::{Journal, Pause, Retention};
+use crate::provider::Place;
+use crate::telemetry::Metrics;
+
+/// The parts of a running gateway that go by the config, and the config they go by.
+pub(super) struct Live {
+    config: Config,
+    endpoints: Endpoints,
+    parts: Parts,
+}
+
+/// What a config is put in force in.
+pub(super) struct Parts {
+    pub(super) intake: Arc<Intake<LogJournal>>,
+    pub(super) admin: Arc<ArcSwap<admin::Present>>,
+    pub(super) targets: watch::Sender<Arc<Targets>>,
+    pub(super) secret_places: Arc<ArcSwap<SecretPlaces>>,
+    pub(super) retention: watch::Sender<Retention>,
+    pub(super) grace: watch::Sender<Duration>,
+    pub(super) metrics: Metrics,
+}
+
+impl Live {
+    /// `endpoints` and `parts` go by `config`.
+    pub(super) fn new(config: Config, endpoints: Endpoints, parts: Parts) -> Self {
+        Self { config, endpoints, parts }
+    }
+
+    /// The config in force.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Puts `config` in force, or says why that cannot be; then nothing has changed.
+    pub(super) fn change(&mut self, config: Config) -> Result<(), Vec<ConfigProblem>> {
+        let fixed = self.fixed(&config);
+        if !fixed.is_empty() {
+            return Err(fixed);
+        }
+        let parts = &self.parts;
+        let endpoints = self.endpoints.next(&self.config, &config, &parts.metrics);
+        let mut endpoints = endpoints.map_err(|error| vec![unusable(&error)])?;
+
+        // From here on nothing fails.
+        for name in parts.intake.journal.paused() {
+            let target = endpoints.targets.get(&name);
+            if let Some(target) = target.filter(|target| target.pause() != Pause::Paused) {
+                target.set_pause(Pause::Paused); // it was paused under a config of before, and has come back
+            }
+        }
+        endpoints.put_in_force(|endpoints| {
+            parts.intake.router.store(Arc::clone(&endpoints.router));
+            parts.secret_places.store(Arc::new(SecretPlaces::of(endpoints)));
+            parts.admin.store(Arc::new(present(&config, endpoints)));
+            parts.targets.send_replace(Arc::clone(&endpoints.targets));
+        });
+        parts.retention.send_replace(config.journal.retention);
+        parts.grace.send_replace(config.shutdown_grace);
+        (self.config, self.endpoints) = (config, endpoints);
+        Ok(())
+    }
+
+    /// What cannot change while the gateway runs, and yet is different in `config`.
+    fn fixed(&self, config: &Config) -> Vec<ConfigProblem> {
+        let now = &self.config;
+        let checks = [
+            ("admin.listen", now.admin.listen == config.admin.listen),
+            ("journal.dir", now.journal.dir == config.journal.dir),
+            ("log.format", now.log.format == config.log.format),
+        ];
+        checks.into_iter().filter(|(_, same)| !same).map(|(path, _)| needs_restart(path)).collect()
+    }
+}
+
+fn needs_restart(path: &str) -> ConfigProblem {
+    problem(path, "cannot change while the gateway runs; restart it, or write what it was".to_owned())
+}
+
+fn unusable(error: &StartError) -> ConfigProblem {
+    problem("", Chain(error).to_string())
+}
+
+fn problem(path: &str, message: String) -> ConfigProblem {
+    ConfigProblem {
+        severity: "error".to_owned(),
+        file: String::new(),
+        line: 0,
+        column: 0,
+        path: path.to_owned(),
+        message,
+    }
+}
+
+/// What the private side has of a config.
+pub(super) fn present(config: &Config, endpoints: &Endpoints) -> admin::Present {
+    admin::Present {
+        access: admin::Access::new(&config.admin),
+        sources: config.sources.iter().map(admin::Source::from).collect(),
+        targets: Arc::clone(&endpoints.targets),
+    }
+}
+
+/// What is secret in a request of a source, by the source's preset; by the provider's, for events of a source
+/// that is no longer in the config, or had another provider.
+#[derive(Default)]
+pub(super) struct SecretPlaces {
+    /// By the source's name: its preset's, and that preset's name.
+    sources: HashMap<Name, (Name, Vec<Place>)>,
+    providers: HashMap<Name, Vec<Place>>,
+}
+
+impl SecretPlaces {
+    pub(super) fn of(endpoints: &Endpoints) -> Self {
+        let built_in = presets::built_in().unwrap_or_default(); // a test holds that they are sound
+        let providers = built_in.into_iter().map(|preset| (preset.name.clone(), preset.secret_places()));
+        let sources = endpoints.sources.iter().map(|source| {
+            let settings = source.settings();
+            let preset = &settings.preset;
+            (settings.name.clone(), (preset.name.clone(), preset.secret_places()))
+        });
+        Self { sources: sources.collect(), providers: providers.collect() }
+    }
+
+    pub(super) fn get(&self, source: &Name, provider: &Name) -> Option<Vec<Place>> {
+        let own = self.sources.get(source).filter(|(preset, _)| preset == provider).map(|(_, places)| places);
+        own.or_else(|| self.providers.get(provider)).cloned()
+    }
+}

@@ -1,0 +1,195 @@
+//! The config, read again: on SIGHUP, when its files have changed, and when the private side asks for it.
+//!
+//! It is read and checked whole, and made into what it describes, before anything of it is in force; then it is swapped
+//! in. Requests under way finish by the config they began with; what waits for delivery goes by the new one at once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::files::Seen;
+use super::live::Live;
+use crate::admin::{ConfigChange, ConfigProblem, ConfigProblems, ReloadError, Reloaded, Wanted};
+use crate::config::{Config, Problem, Problems, Severity};
+use crate::telemetry::{Metrics, ReloadOutcome};
+
+/// Between two looks at the files. A change is taken up once two looks in a row see the same, so that a file is not
+/// read while it is being written.
+const LOOK_EVERY: Duration = Duration::from_millis(400);
+
+/// Questions that may wait for the one before them.
+const ASKS: usize = 16;
+
+/// Reads the config from where it was read at the start.
+pub type Load = Arc<dyn Fn() -> Loaded + Send + Sync>;
+
+/// A config as it was read, and from what.
+pub struct Loaded {
+    /// The config and what there is to say about it, or everything that is wrong with it.
+    pub config: Result<(Config, Vec<Problem>), Problems>,
+    /// The files and directories that it was read from, as far as they are known.
+    pub files: Vec<PathBuf>,
+}
+
+/// Whether changed files are read by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// They are.
+    Files,
+    /// Only when somebody says so.
+    Off,
+}
+
+/// Somebody who wants the config read again, and waits for what comes of it.
+pub(super) struct Ask {
+    wanted: Wanted,
+    reply: oneshot::Sender<Result<Reloaded, ReloadError>>,
+}
+
+/// How a reload came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Signal,
+    Asked,
+    Files,
+}
+
+/// Reads the config again whenever there is cause to.
+pub(super) struct Reloader {
+    pub(super) live: Live,
+    pub(super) load: Load,
+    pub(super) watch: Watch,
+    /// What was seen of the files before they were last read.
+    pub(super) seen: Seen,
+    pub(super) hangup: Signal,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) metrics: Metrics,
+}
+
+/// A way to ask the reloader, and its end of it.
+pub(super) fn channel() -> (mpsc::Sender<Ask>, mpsc::Receiver<Ask>) {
+    mpsc::channel(ASKS)
+}
+
+/// Asks the reloader.
+pub(super) async fn ask(asks: &mpsc::Sender<Ask>, wanted: Wanted) -> Result<Reloaded, ReloadError> {
+    let (reply, answer) = oneshot::channel();
+    let slot = asks.reserve().await.map_err(|_| ReloadError::Ending)?;
+    slot.send(Ask { wanted, reply });
+    answer.await.map_err(|_| ReloadError::Ending)?
+}
+
+impl Reloader {
+    /// Runs until `stopping`.
+    pub(super) async fn run(mut self, stopping: CancellationToken) {
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changed = None;
+        loop {
+            tokio::select! { // all are cancel-safe; what a branch does is done whole
+                biased;
+                () = stopping.cancelled() => return,
+                Some(()) = self.hangup.recv() => drop(self.reload(Wanted::Apply, Cause::Signal).await),
+                Some(Ask { wanted, reply }) = self.asks.recv() => {
+                    let answer = self.reload(wanted, Cause::Asked).await;
+                    drop(reply.send(answer)); // whoever asked may have gone
+                }
+                _ = look.tick(), if self.watch == Watch::Files => {
+                    let now = self.seen.again();
+                    if now == self.seen {
+                        changed = None;
+                    } else if changed.as_ref() == Some(&now) {
+                        changed = None;
+                        let _said = self.reload(Wanted::Apply, Cause::Files).await;
+                    } else {
+                        changed = Some(now);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn reload(&mut self, wanted: Wanted, cause: Cause) -> Result<Reloaded, ReloadError> {
+        let (seen, load) = (self.seen.again(), Arc::clone(&self.load));
+        // A config that makes its reader panic must not take the gateway down either.
+        let loaded = tokio::task::spawn_blocking(move || load()).await;
+        let Loaded { config, files } = loaded.unwrap_or_else(|_panic| Loaded {
+            config: Err(Problems::of_file(
+                "the config",
+                "reading it failed; this is a defect of forebay: please report it",
+            )),
+            files: seen.files(),
+        });
+        if wanted == Wanted::Apply {
+            self.seen = seen.only(&files);
+        }
+        let (config, warnings) = match config {
+            Ok(read) => read,
+            Err(problems) => return Err(self.refused(wanted, problems.0.iter().map(shown).collect())),
+        };
+        let changes: Vec<ConfigChange> = Vec::new();
+        let applied = wanted == Wanted::Apply;
+        if applied {
+            self.live.change(config).map_err(|problems| self.refused(wanted, problems))?;
+            self.say(cause, &changes, &warnings);
+        }
+        Ok(Reloaded { applied, changes, warnings: warnings.iter().map(shown).collect() })
+    }
+
+    fn say(&self, cause: Cause, changes: &[ConfigChange], warnings: &[Problem]) {
+        if cause == Cause::Files && changes.is_empty() {
+            tracing::debug!("the config was read again; it says what it said before");
+            return;
+        }
+        self.metrics.reloaded(ReloadOutcome::Applied);
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        tracing::info!(cause = cause.as_str(), changes = changes.len(), "config reloaded");
+        for change in changes {
+            tracing::info!(path = change.path, what = change.what, "config changed");
+        }
+    }
+
+    fn refused(&self, wanted: Wanted, problems: Vec<ConfigProblem>) -> ReloadError {
+        let error = "the config cannot be used; the one before stays in force".to_owned();
+        if wanted == Wanted::Apply {
+            self.metrics.reloaded(ReloadOutcome::Rejected);
+            for problem in &problems {
+                tracing::error!("{problem}");
+            }
+            tracing::error!(problems = problems.len(), "{error}");
+        }
+        ReloadError::Refused(ConfigProblems { error, problems })
+    }
+}
+
+impl Cause {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Signal => "SIGHUP",
+            Self::Asked => "api",
+            Self::Files => "files",
+        }
+    }
+}
+
+fn shown(problem: &Problem) -> ConfigProblem {
+    let severity = match problem.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    ConfigProblem {
+        severity: severity.to_owned(),
+        file: problem.file.to_string(),
+        line: problem.place.line as u64,
+        column: problem.place.column as u64,
+        path: problem.path.clone(),
+        message: problem.message.clone(),
+    }
+}

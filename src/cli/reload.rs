@@ -1,0 +1,105 @@
+//! `forebay reload` and `forebay diff`: the config file, and the config that a running gateway goes by.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::client::{AdminArgs, Refused};
+use super::events::{finish, json_text};
+use super::text::plain;
+use crate::admin::{self, ConfigChange, Reloaded};
+
+/// Makes a running gateway read its config again.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// What is to be done with the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is put in force.
+    Reload,
+    /// It is compared with what is in force.
+    Diff,
+}
+
+/// Runs the command; `settings` are the config's, if there is a config.
+///
+/// # Errors
+/// What keeps it from asking the gateway. A config that cannot be used is printed, and no error but the exit code 2.
+pub async fn run(wanted: Wanted, args: Args, settings: Option<&admin::Settings>) -> anyhow::Result<ExitCode> {
+    let client = args.admin.client(settings)?;
+    let asked = match wanted {
+        Wanted::Reload => client.post("/api/v1/reload", &json!({})).await,
+        Wanted::Diff => client.get("/api/v1/diff", &[]).await,
+    };
+    if let Some(refused) = asked.as_ref().err().and_then(|error| error.downcast_ref::<Refused>())
+        && !refused.problems.is_empty()
+    {
+        for problem in &refused.problems {
+            eprintln!("{}", plain(&problem.to_string()));
+        }
+        eprintln!("forebay: {}", plain(&refused.message));
+        return Ok(ExitCode::from(super::USAGE));
+    }
+    finish(asked.and_then(|reply| if args.json { json_text(&reply) } else { Ok(told(&reply.parse()?)) }))
+}
+
+fn told(Reloaded { applied, changes, warnings }: &Reloaded) -> String {
+    let mut lines: Vec<String> = warnings.iter().map(|warning| plain(&warning.to_string())).collect();
+    lines.extend(changes.iter().map(line));
+    lines.push(match (applied, changes.len()) {
+        (true, 0) => "reloaded; it says what it said before".to_owned(),
+        (true, 1) => "reloaded; 1 change".to_owned(),
+        (true, count) => format!("reloaded; {count} changes"),
+        (false, 0) => "the gateway goes by what the file says".to_owned(),
+        (false, _) => "`forebay reload` puts this in force".to_owned(),
+    });
+    lines.join("\n") + "\n"
+}
+
+/// `~ destinations.app.timeout: 30s -> 10s`.
+fn line(change: &ConfigChange) -> String {
+    let mark = match change.what.as_str() {
+        "added" => '+',
+        "removed" => '-',
+        _ => '~',
+    };
+    let values = match (&change.from, &change.to) {
+        (Some(from), Some(to)) => format!(": {from} -> {to}"),
+        (None, Some(value)) | (Some(value), None) => format!(": {value}"),
+        (None, None) => String::new(),
+    };
+    plain(&format!("{mark} {}{values}", change.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_told_a_line_each() {
+        let change = |what: &str, path: &str, from: Option<&str>, to: Option<&str>| ConfigChange {
+            what: what.to_owned(),
+            path: path.to_owned(),
+            from: from.map(str::to_owned),
+            to: to.map(str::to_owned),
+        };
+        let changes = vec![
+            change("added", "sources.stripe", None, None),
+            change("removed", "destinations.app.rate_limit", Some("50/s"), None),
+            change("changed", "destinations.app.timeout", Some("30s"), Some("10s\u{1b}[2J")),
+        ];
+        let wanted = "+ sources.stripe\n- destinations.app.rate_limit: 50/s\n\
+                      ~ destinations.app.timeout: 30s -> 10s\u{fffd}[2J\n";
+        let compared = Reloaded { applied: false, changes, warnings: Vec::new() };
+        assert_eq!(told(&compared), format!("{wanted}`forebay reload` puts this in force\n"));
+        let applied = Reloaded { applied: true, ..compared };
+        assert_eq!(told(&applied), format!("{wanted}reloaded; 3 changes\n"));
+    }
+}
