@@ -35,14 +35,14 @@ use crate::journal::log::{self, LogJournal, OpenError};
 use crate::journal::{Journal, Pause, Retention};
 use crate::provider::CompileError;
 use crate::router::RouteError;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, logs};
 
 use endpoints::Endpoints;
 use files::Seen;
 use live::{Live, Parts, SecretPlaces};
 use reload::Reloader;
 
-pub use reload::{Load, Loaded, Watch};
+pub use reload::{Load, Watch};
 
 /// Between two looks at what the journal may let go of.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
@@ -117,10 +117,8 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
-/// The config that a gateway starts with, and how it is read again.
+/// Where a gateway's config comes from.
 pub struct Origin {
-    /// The config.
-    pub config: Config,
     /// What it was read from.
     pub files: Vec<PathBuf>,
     /// Reads it again.
@@ -129,14 +127,20 @@ pub struct Origin {
     pub watch: Watch,
 }
 
-/// Runs a gateway until it is told to stop by SIGTERM or SIGINT. `ready` is called once it listens.
+/// Runs a gateway by `config`, which may change while it runs, until it is told to stop by SIGTERM or SIGINT. `ready` is
+/// called once it listens.
 ///
 /// # Errors
 /// [`StartError`]; nothing was taken then.
-pub fn run(origin: Origin, ready: impl FnOnce(&Addresses)) -> Result<Ended, StartError> {
+pub fn run(
+    config: Config,
+    origin: Origin,
+    log: logs::Level,
+    ready: impl FnOnce(&Addresses),
+) -> Result<Ended, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
-        let gateway = Gateway::start(origin).await?;
+        let gateway = Gateway::start(config, origin, log).await?;
         ready(&gateway.addresses);
         Ok::<_, StartError>(gateway.until_stopped().await)
     });
@@ -160,8 +164,8 @@ struct Gateway {
 }
 
 impl Gateway {
-    async fn start(origin: Origin) -> Result<Self, StartError> {
-        let Origin { config, files, load, watch } = origin;
+    async fn start(config: Config, origin: Origin, log: logs::Level) -> Result<Self, StartError> {
+        let Origin { files, load, watch } = origin;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -208,6 +212,7 @@ impl Gateway {
             secret_places: Arc::new(ArcSwap::from_pointee(SecretPlaces::of(&endpoints))),
             retention: keep,
             grace,
+            log,
             metrics: metrics.clone(),
         };
 

@@ -17,7 +17,7 @@ use crate::intake::Intake;
 use crate::journal::log::LogJournal;
 use crate::journal::{Journal, Pause, Retention};
 use crate::provider::Place;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, logs};
 
 /// The parts of a running gateway that go by the config, and the config they go by.
 pub(super) struct Live {
@@ -34,6 +34,7 @@ pub(super) struct Parts {
     pub(super) secret_places: Arc<ArcSwap<SecretPlaces>>,
     pub(super) retention: watch::Sender<Retention>,
     pub(super) grace: watch::Sender<Duration>,
+    pub(super) log: logs::Level,
     pub(super) metrics: Metrics,
 }
 
@@ -71,6 +72,9 @@ impl Live {
             parts.admin.store(Arc::new(present(&config, endpoints)));
             parts.targets.send_replace(Arc::clone(&endpoints.targets));
         });
+        if let Err(error) = parts.log.change(&config.log.level) {
+            tracing::error!(%error, "the log level stays as it was"); // `config` has read it: it is one
+        }
         parts.retention.send_replace(config.journal.retention);
         parts.grace.send_replace(config.shutdown_grace);
         (self.config, self.endpoints) = (config, endpoints);

@@ -3,7 +3,6 @@
 //! It is read and checked whole, and made into what it describes, before anything of it is in force; then it is swapped
 //! in. Requests under way finish by the config they began with; what waits for delivery goes by the new one at once.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::files::Seen;
 use super::live::Live;
 use crate::admin::{ConfigChange, ConfigProblem, ConfigProblems, ReloadError, Reloaded, Wanted};
-use crate::config::{Config, Problem, Problems, Severity};
+use crate::config::{Problem, Problems, Reading, Severity};
 use crate::telemetry::{Metrics, ReloadOutcome};
 
 /// Between two looks at the files. A change is taken up once two looks in a row see the same, so that a file is not
@@ -26,15 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(400);
 const ASKS: usize = 16;
 
 /// Reads the config from where it was read at the start.
-pub type Load = Arc<dyn Fn() -> Loaded + Send + Sync>;
-
-/// A config as it was read, and from what.
-pub struct Loaded {
-    /// The config and what there is to say about it, or everything that is wrong with it.
-    pub config: Result<(Config, Vec<Problem>), Problems>,
-    /// The files and directories that it was read from, as far as they are known.
-    pub files: Vec<PathBuf>,
-}
+pub type Load = Arc<dyn Fn() -> Reading + Send + Sync>;
 
 /// Whether changed files are read by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +109,8 @@ impl Reloader {
         let (seen, load) = (self.seen.again(), Arc::clone(&self.load));
         // A config that makes its reader panic must not take the gateway down either.
         let loaded = tokio::task::spawn_blocking(move || load()).await;
-        let Loaded { config, files } = loaded.unwrap_or_else(|_panic| Loaded {
-            config: Err(Problems::of_file(
+        let Reading { outcome, files } = loaded.unwrap_or_else(|_panic| Reading {
+            outcome: Err(Problems::of_file(
                 "the config",
                 "reading it failed; this is a defect of forebay: please report it",
             )),
@@ -128,7 +119,7 @@ impl Reloader {
         if wanted == Wanted::Apply {
             self.seen = seen.only(&files);
         }
-        let (config, warnings) = match config {
+        let (config, warnings) = match outcome {
             Ok(read) => read,
             Err(problems) => return Err(self.refused(wanted, problems.0.iter().map(shown).collect())),
         };

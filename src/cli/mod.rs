@@ -22,8 +22,8 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 
 use crate::admin;
-use crate::app::{Load, Loaded, Origin, Watch};
-use crate::config::{self, Problems};
+use crate::app::{Load, Origin, Watch};
+use crate::config::{self, Problems, Reading};
 
 /// The config that a command takes where none is named.
 pub const CONFIG: &str = "config/forebay.yaml";
@@ -94,11 +94,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => {
             let path = args.file.as_deref().unwrap_or(path);
             let load = loader(path.to_owned());
-            let Loaded { config, files } = load();
-            match config {
+            let Reading { outcome, files } = load();
+            match outcome {
                 Ok((config, warnings)) => {
                     let watch = if args.no_watch { Watch::Off } else { Watch::Files };
-                    serve::run(Origin { config, files, load, watch }, &warnings)
+                    serve::run(config, &warnings, Origin { files, load, watch })
                 }
                 Err(problems) => {
                     let code = refused(path, &problems);
@@ -165,7 +165,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// Reads the config at `path` whenever it is called.
 fn loader(path: PathBuf) -> Load {
-    Arc::new(move || Loaded { config: config::load(&path, &environment), files: vec![path.clone()] })
+    Arc::new(move || config::read(&path, &environment))
 }
 
 fn admin_settings(path: &Path) -> Result<Option<admin::Settings>, Problems> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::app::{self, Ended, Origin, StartError};
 use crate::base::Chain;
-use crate::config::Problem;
+use crate::config::{Config, Problem};
 use crate::journal::log::OpenError;
 use crate::telemetry::logs;
 
@@ -23,16 +23,15 @@ pub struct Args {
 ///
 /// # Errors
 /// Why it could not start.
-pub fn run(origin: Origin, warnings: &[Problem]) -> anyhow::Result<ExitCode> {
-    let config = &origin.config;
-    logs::init(&config.log)?;
+pub fn run(config: Config, warnings: &[Problem], origin: Origin) -> anyhow::Result<ExitCode> {
+    let log = logs::init(&config.log)?;
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok(); // an error means it is installed
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     raise_file_limit(config.ingress.limits.connections);
     let (sources, destinations) = (config.sources.len(), config.destinations.len());
-    let ended = app::run(origin, |addresses| {
+    let ended = app::run(config, origin, log, |addresses| {
         let public: Vec<_> = addresses.ingress.iter().map(ToString::to_string).collect();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

@@ -1,10 +1,12 @@
 //! How logging is set up.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::reload::Handle;
 
 use super::{LogFormat, LogSettings};
 
@@ -26,18 +28,34 @@ pub enum LogError {
     SetUpAlready,
 }
 
+/// The level or filter that the program logs by, which may change while it runs.
+#[derive(Clone)]
+pub struct Level(Arc<dyn Fn(EnvFilter) + Send + Sync>);
+
+impl Level {
+    /// Logs by `level` from now on.
+    ///
+    /// # Errors
+    /// [`LogError::Filter`] if it cannot be read; nothing has changed.
+    pub fn change(&self, level: &str) -> Result<(), LogError> {
+        (self.0)(filter(level)?);
+        Ok(())
+    }
+}
+
 /// Sends the program's log lines to standard error, as `settings` say.
 ///
 /// # Errors
 /// [`LogError`] if the filter cannot be read, or logging is set up already.
-pub fn init(settings: &LogSettings) -> Result<(), LogError> {
+pub fn init(settings: &LogSettings) -> Result<Level, LogError> {
     let json = match settings.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
-    let subscriber = subscriber(&settings.level, json, std::io::stderr)?;
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::SetUpAlready)
+    let (subscriber, level) = subscriber(&settings.level, json, std::io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::SetUpAlready)?;
+    Ok(level)
 }
 
 /// Checks a level or filter.
@@ -48,15 +66,25 @@ pub fn check_level(level: &str) -> Result<(), LogError> {
     filter(level).map(|_filter| ())
 }
 
-fn subscriber<W>(level: &str, json: bool, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, LogError>
+type Logger = Box<dyn Subscriber + Send + Sync>;
+
+fn subscriber<W>(text: &str, json: bool, writer: W) -> Result<(Logger, Level), LogError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(writer);
+    /// The logger outlives whoever changes its level.
+    fn level<S: 'static>(handle: Handle<EnvFilter, S>) -> Level {
+        Level(Arc::new(move |filter| drop(handle.reload(filter))))
+    }
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(text)?).with_writer(writer);
     Ok(if json {
-        Box::new(builder.json().flatten_event(true).with_current_span(false).finish())
+        let builder = builder.json().flatten_event(true).with_current_span(false).with_filter_reloading();
+        let level = level(builder.reload_handle());
+        (Box::new(builder.finish()), level)
     } else {
-        Box::new(builder.with_ansi(std::io::stderr().is_terminal()).finish())
+        let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+        let level = level(builder.reload_handle());
+        (Box::new(builder.finish()), level)
     })
 }
 
@@ -83,7 +111,7 @@ fn of_this_program(part: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -110,7 +138,7 @@ mod tests {
 
     fn logged(level: &str, json: bool) -> String {
         let captured = Captured::default();
-        let subscriber = subscriber(level, json, captured.clone()).unwrap();
+        let (subscriber, _) = subscriber(level, json, captured.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             tracing::debug!("too fine");
             tracing::info!(source = "acme", "kept");
@@ -140,10 +168,30 @@ mod tests {
     }
 
     #[test]
+    fn the_level_changes_while_it_runs() {
+        for json in [true, false] {
+            let captured = Captured::default();
+            let (subscriber, level) = subscriber("info", json, captured.clone()).unwrap();
+            tracing::subscriber::with_default(subscriber, || {
+                let say = || tracing::debug!("fine");
+                say();
+                level.change("debug").unwrap();
+                say();
+                assert!(level.change("loud").is_err());
+                say();
+                level.change("warn").unwrap();
+                say();
+            });
+            let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(text.matches("fine").count(), 2, "{text}");
+        }
+    }
+
+    #[test]
     fn a_fine_level_is_for_this_program_and_not_for_the_libraries_below_it() {
         let of_a_library = |level: &str| {
             let captured = Captured::default();
-            let subscriber = subscriber(level, true, captured.clone()).unwrap();
+            let (subscriber, _) = subscriber(level, true, captured.clone()).unwrap();
             tracing::subscriber::with_default(subscriber, || {
                 tracing::trace!(target: "h2::codec", "authorization: Bearer hunter2");
                 tracing::debug!(target: "hyper", "cookie: hunter2");

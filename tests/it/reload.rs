@@ -356,3 +356,20 @@ async fn a_storm_of_reloads_disturbs_nobody() {
     let applied = gateway.metric("forebay_config_reloads_total{outcome=\"applied\"}").await;
     assert!(applied >= RELOADS as f64, "{applied}");
 }
+
+/// A log level changes at once, too.
+#[tokio::test]
+async fn the_log_level_changes() {
+    let app = FakeApp::start().await;
+    let gateway = Gateway::start(&open_to(&app.url())).await;
+    let text = std::fs::read_to_string(gateway.config()).unwrap();
+    gateway.write_whole(&text.replace("level: debug", "level: warn"));
+    assert_eq!(gateway.post("/api/v1/reload", "").await.status, 200);
+    let heard = gateway.log().len();
+    assert_eq!(gateway.unsigned("/nowhere", b"x").await, 404);
+    gateway.write_whole(&text);
+    assert_eq!(gateway.post("/api/v1/reload", "").await.status, 200);
+    assert_eq!(gateway.unsigned("/nowhere-else", b"x").await, 404);
+    gateway.says("request refused").await;
+    assert!(!gateway.log()[heard..].iter().any(|line| line.contains("/nowhere\"")), "{:#?}", gateway.log());
+}
