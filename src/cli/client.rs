@@ -73,6 +73,12 @@ pub struct Reply {
 }
 
 impl AdminArgs {
+    /// Whether they say where the gateway is, so that the config need not.
+    #[must_use]
+    pub fn names_the_gateway(&self) -> bool {
+        self.url.as_deref().is_some_and(|url| !url.is_empty())
+    }
+
     /// A client for these arguments, completed by the config's settings, if there is a config.
     ///
     /// # Errors

@@ -148,18 +148,20 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(settings) => block_on(destinations::run(args, settings.as_ref())),
             Err(problems) => refused(path, &problems),
         },
-        Command::Reload(args) => match admin_settings(path) {
-            Ok(settings) => block_on(reload::run(reload::Wanted::Reload, args, settings.as_ref())),
-            Err(problems) => refused(path, &problems),
-        },
-        Command::Diff(args) => match admin_settings(path) {
-            Ok(settings) => block_on(reload::run(reload::Wanted::Diff, args, settings.as_ref())),
-            Err(problems) => refused(path, &problems),
-        },
+        Command::Reload(args) => reload(reload::Wanted::Reload, args, path),
+        Command::Diff(args) => reload(reload::Wanted::Diff, args, path),
         Command::DeadLetters(args) => match admin_settings(path) {
             Ok(settings) => block_on(events::run_dead_letters(args, settings.as_ref())),
             Err(problems) => refused(path, &problems),
         },
+    }
+}
+
+/// A gateway whose address is given is asked even if the file cannot be read: it says better what is wrong with it.
+fn reload(wanted: reload::Wanted, args: reload::Args, path: &Path) -> anyhow::Result<ExitCode> {
+    match admin_settings(path) {
+        Err(problems) if !args.names_the_gateway() => refused(path, &problems),
+        settings => block_on(reload::run(wanted, args, settings.ok().flatten().as_ref())),
     }
 }
 

@@ -19,6 +19,13 @@ pub struct Args {
     admin: AdminArgs,
 }
 
+impl Args {
+    /// Whether they say where the gateway is.
+    pub(super) fn names_the_gateway(&self) -> bool {
+        self.admin.names_the_gateway()
+    }
+}
+
 /// What is to be done with the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {

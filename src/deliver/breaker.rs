@@ -155,4 +155,28 @@ mod tests {
             assert_eq!(breaker.gate(start), Gate::Open { at_most });
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_policy_holds_at_once_and_ends_no_outage() {
+        let (mut breaker, start) = (breaker(), Instant::now());
+        breaker.failed(start);
+        breaker.change(BreakerPolicy { failures: 2, cooldown: COOLDOWN * 6 }, 16);
+        assert_eq!(breaker.gate(start), Gate::Open { at_most: 16 }, "nothing is being ramped up");
+        breaker.failed(start);
+        let until = start + COOLDOWN * 6;
+        assert_eq!(breaker.gate(start), Gate::Shut { until });
+        breaker.change(BreakerPolicy { failures: 100, cooldown: COOLDOWN }, 4);
+        assert_eq!(breaker.gate(start), Gate::Shut { until });
+        tokio::time::advance(COOLDOWN * 6).await;
+        breaker.begun();
+        breaker.succeeded();
+        breaker.change(BreakerPolicy { failures: 100, cooldown: COOLDOWN }, 64);
+        assert_eq!(breaker.gate(until), Gate::Open { at_most: 1 }, "it is still being ramped up");
+        for at_most in [2, 4, 8, 16, 32, 64, 64] {
+            breaker.succeeded();
+            assert_eq!(breaker.gate(until), Gate::Open { at_most });
+        }
+        breaker.change(BreakerPolicy { failures: 100, cooldown: COOLDOWN }, 2);
+        assert_eq!(breaker.gate(until), Gate::Open { at_most: 2 });
+    }
 }

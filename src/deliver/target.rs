@@ -496,6 +496,46 @@ mod tests {
         drop(granted(&target));
     }
 
+    fn way(concurrency: usize, rate: Option<&str>) -> Way {
+        let destination = Destination {
+            concurrency,
+            rate_limit: rate.map(|rate| Rate::parse(rate).unwrap()),
+            ..Destination::at("http://127.0.0.1:10/")
+        };
+        Way::new(destination).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_way_holds_for_the_next_turn_and_what_was_spent_stays_spent() {
+        let target = limited(1, Some("1/m"));
+        let first = granted(&target);
+        let mut line = waits(&target, Wait::Full);
+        target.go(way(2, Some("1/m")));
+        assert_eq!(line.try_recv().map(drop), Err(oneshot::error::TryRecvError::Closed), "it asks again");
+        drop(waits(&target, Wait::Full)); // there is a place for it, and the rate is spent all the same
+        target.go(way(2, None));
+        let second = granted(&target);
+        waits(&target, Wait::Full);
+        assert_eq!(target.way().destination.url.port_u16(), Some(10));
+        first.over(Healthy::Yes);
+        second.over(Healthy::Yes);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_left_the_config_has_no_turns_until_it_is_back() {
+        let target = target(1);
+        let under_way = granted(&target);
+        target.leave_alone();
+        let mut line = waits(&target, Wait::Paused);
+        under_way.over(Healthy::Yes);
+        assert!(line.try_recv().is_err());
+        target.set_pause(Pause::Paused);
+        target.go(way(1, None));
+        waits(&target, Wait::Paused);
+        target.set_pause(Pause::Resumed);
+        drop(granted(&target));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_for_the_rate_stands_in_the_same_line_and_hears_of_a_pause() {
         let target = limited(8, Some("1/s"));
