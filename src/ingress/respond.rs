@@ -157,7 +157,7 @@ pub(super) fn last_words(fault: Fault, id: RequestId, now: UnixMillis) -> Vec<u8
 /// A `Date` header; none for a time that no calendar has.
 fn http_date(now: UnixMillis) -> String {
     let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
-    let date = i64::try_from(now.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let date = jiff::Timestamp::from_millisecond(now.0).ok();
     let date = date.and_then(|date| printer.timestamp_to_rfc9110_string(&date).ok());
     date.map_or_else(String::new, |date| format!("date: {date}\r\n"))
 }

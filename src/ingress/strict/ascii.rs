@@ -14,6 +14,7 @@ pub(super) const HOST: u8 = 8;
 /// What each byte may stand in.
 static CLASSES: [u8; 256] = classes();
 
+#[expect(clippy::indexing_slicing, reason = "the compiler runs it")]
 const fn classes() -> [u8; 256] {
     let mut table = [0; 256];
     let mut at = 0;
@@ -26,7 +27,7 @@ const fn classes() -> [u8; 256] {
         if byte.is_ascii_graphic() && !is_one_of(byte, b"#<>?\\`") {
             class |= PATH;
         }
-        if byte.is_ascii_graphic() && !is_one_of(byte, b"\"#<\\") {
+        if byte.is_ascii_graphic() && !is_one_of(byte, b"\"#<>\\") {
             class |= QUERY;
         }
         if byte.is_ascii_alphanumeric() || is_one_of(byte, b"-._~") {
@@ -38,6 +39,7 @@ const fn classes() -> [u8; 256] {
     table
 }
 
+#[expect(clippy::indexing_slicing, reason = "the compiler runs it")]
 const fn is_one_of(byte: u8, set: &[u8]) -> bool {
     let mut at = 0;
     while at < set.len() {

@@ -239,7 +239,7 @@ fn a_target_is_a_path_or_a_url_that_agrees_with_the_host() {
         "/;a=b",
         "/a?b?c",
         "/a?",
-        "/?\u{27}>^`{|}",
+        "/?\u{27}^`{|}",
         "/\"{|}",
         "http://a:80/x",
         "HTTP://A:80/x?y",
@@ -259,6 +259,7 @@ fn a_target_is_a_path_or_a_url_that_agrees_with_the_host() {
         "/`",
         "/?\"",
         "/?<",
+        "/?>",
         "a",
         "a/b",
         "*",
@@ -278,6 +279,34 @@ fn a_target_is_a_path_or_a_url_that_agrees_with_the_host() {
         target(other, Err(if other.contains("evil") { Fault::Target } else { Fault::Host }));
     }
     check("GET http://a/ HTTP/1.0\r\n\r\n", Err(Fault::Host));
+}
+
+/// Otherwise the library would refuse it, in its own words, or drop a part of it.
+#[test]
+fn whatever_is_accepted_of_targets_methods_and_names_the_library_accepts_whole() {
+    for byte in (0..=255).map(char::from) {
+        let accepted = |head: String| {
+            let bytes: Vec<u8> = head.chars().map(|char| u8::try_from(char).unwrap()).collect();
+            read(&bytes, LIMITS).ends == [bytes.len()]
+        };
+        for target in
+            [format!("/a{byte}b"), format!("/a?b{byte}"), format!("http://a/{byte}"), format!("http://a{byte}x")]
+        {
+            let host = target.strip_prefix("http://").map_or("a", |rest| rest.split(['/', '?']).next().unwrap());
+            if accepted(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")) {
+                let path = target.find("://").map_or(&*target, |at| target.get(at + 3 + host.len()..).unwrap());
+                let uri: http::Uri = target.parse().unwrap();
+                let read = uri.path_and_query().unwrap().as_str();
+                assert!(read == path || read == format!("/{path}"), "{target:?} {read:?}");
+            }
+        }
+        if accepted(format!("G{byte}T / HTTP/1.1\r\nHost: a\r\n\r\n")) {
+            assert!(http::Method::from_bytes(&[b'G', byte as u8, b'T']).is_ok(), "{byte:?}");
+        }
+        if accepted(format!("GET / HTTP/1.1\r\nHost: a\r\n{byte}: b\r\n\r\n")) {
+            assert!(http::HeaderName::from_bytes(&[byte as u8]).is_ok(), "{byte:?}");
+        }
+    }
 }
 
 #[test]
