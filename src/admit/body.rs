@@ -1,5 +1,7 @@
 //! Reading a body: its exact bytes, or why not.
 
+use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -43,7 +45,8 @@ impl BodyLimits {
 /// - [`Denied::TooLarge`]: declared larger than the limit, or one byte over it has come.
 /// - [`Denied::Busy`]: the budget has not that many bytes left.
 /// - [`Denied::TooSlow`]: over the time, or under the minimum rate.
-/// - [`Denied::Broken`]: the sender went away or broke the framing.
+/// - [`Denied::Broken`]: the sender went away.
+/// - [`Denied::Malformed`]: it broke the framing; whoever reads the socket said so by `InvalidData`.
 ///
 /// # Cancellation
 /// Dropped: what was read is gone and the budget has its bytes back.
@@ -77,7 +80,7 @@ async fn next_piece(body: &mut BoxBody<Bytes, hyper::Error>, until: Instant) -> 
         let frame = match timeout_at(until, body.frame()).await {
             Err(_elapsed) => return Err(Denied::TooSlow),
             Ok(None) => return Ok(None),
-            Ok(Some(Err(_broken))) => return Err(Denied::Broken),
+            Ok(Some(Err(error))) => return Err(if is_malformed(&error) { Denied::Malformed } else { Denied::Broken }),
             Ok(Some(Ok(frame))) => frame,
         };
         match frame.into_data() {
@@ -85,6 +88,12 @@ async fn next_piece(body: &mut BoxBody<Bytes, hyper::Error>, until: Instant) -> 
             Ok(_) | Err(_) => {} // empty, or trailers: nobody signs them, so nobody gets them
         }
     }
+}
+
+/// Whether it was the sender's bytes that were wrong, and not that they ended.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 
 /// The pieces of a body so far: one as it came, more in one buffer.

@@ -40,9 +40,12 @@ pub enum Denied {
     /// The body took too long, or came too slowly.
     #[error("the body came too slowly")]
     TooSlow,
-    /// The body ended early or was malformed.
+    /// The body ended early.
     #[error("the body could not be read")]
     Broken,
+    /// The body's framing is broken.
+    #[error("the body is malformed")]
+    Malformed,
     /// The body is encoded, and the preset does not sign encoded bytes.
     #[error("the body has a Content-Encoding")]
     Encoded,

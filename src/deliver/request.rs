@@ -47,8 +47,14 @@ const CONNECTION_BOUND: [HeaderName; 10] = [
 ];
 
 /// What else an application is not sent as it came: it is set anew, or means nothing further on.
-const NOT_FORWARDED: [HeaderName; 5] =
-    [EXPECT, HOST, FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-forwarded-host")];
+const NOT_FORWARDED: [HeaderName; 6] = [
+    EXPECT,
+    HOST,
+    FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+];
 
 /// Of an application's answer, the headers that go on to the sender: all but those of the connection and ours.
 #[must_use]
@@ -118,10 +124,20 @@ pub fn check_path(path: &str) -> Result<(), TargetError> {
 pub fn carry_over(received: &Headers, headers: &mut HeaderMap) {
     let named = named_by_connection(received.iter().map(|(name, value)| (name, value)));
     for (name, value) in received {
-        if !CONNECTION_BOUND.contains(name) && !NOT_FORWARDED.contains(name) && !named.contains(name) {
+        if !is_replaced(name) && !named.contains(name) {
             headers.append(name.clone(), value.clone());
         }
     }
+}
+
+/// Whether `name` belongs to the connection or is set anew. `_` counts as `-`: to applications behind CGI or WSGI
+/// `X_Forwarded_For` and `X-Forwarded-For` are one and the same.
+fn is_replaced(name: &HeaderName) -> bool {
+    if name.as_str().contains('_') {
+        let twin = name.as_str().replace('_', "-");
+        return CONNECTION_BOUND.iter().chain(&NOT_FORWARDED).any(|other| *other == *twin);
+    }
+    CONNECTION_BOUND.contains(name) || NOT_FORWARDED.contains(name)
 }
 
 fn add_facts(outbound: Outbound<'_>, headers: &mut HeaderMap) {
@@ -242,6 +258,8 @@ mod tests {
             ("content-length", "9"),
             ("transfer-encoding", "chunked"),
             ("x-forwarded-for", "203.0.113.9"),
+            ("x_forwarded_for", "203.0.113.9"),
+            ("content_length", "1"),
             ("authorization", "Basic abc"),
         ]);
         let request = built("http://app/", None, &event, HeaderEdits::default());
@@ -251,6 +269,9 @@ mod tests {
         assert_eq!((headers["x-one"].as_bytes(), headers["authorization"].as_bytes()), (&b"1"[..], &b"Basic abc"[..]));
         for gone in ["connection", "x-bound", "expect", "host", "content-length", "transfer-encoding"] {
             assert!(!headers.contains_key(gone), "{gone}");
+        }
+        for twin in ["x_forwarded_for", "content_length"] {
+            assert!(!headers.contains_key(twin), "{twin}");
         }
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
         assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), &b"\x00exact\r\n"[..]);

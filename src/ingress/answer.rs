@@ -19,8 +19,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
 use super::respond::{self, Answer, RequestId};
+use super::strict::{self, Fault};
 use super::watch::Watch;
-use super::{Edge, Handler, forwarded, strict};
+use super::{Edge, Handler, forwarded};
 use crate::base::Chain;
 use crate::event::{Client, Head};
 use crate::intake::Inbound;
@@ -84,17 +85,12 @@ fn panicked(_payload: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
 impl<H: Handler> Caller<H> {
     async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let mut asked = Asked::of(&request, self.peer.ip().to_canonical());
-        if let Err(fault) = strict::check(&request, self.edge.limits.headers) {
-            let unknown = self.edge.metrics.unknown_source();
-            unknown.answered(RequestOutcome::Refused, Duration::ZERO);
-            unknown.refused(Reason::Malformed);
+        if asked.version == Version::HTTP_2
+            && let Err(fault) = strict::check_http2(&request, self.edge.limits.headers)
+        {
+            self.count_malformed();
             self.log(Reason::Malformed, &fault, &asked);
-            let mut response = self.turn_away(respond::fault(fault), &asked);
-            if asked.version < Version::HTTP_2 {
-                // Whoever sends ambiguous framing may mean more than one request by it.
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            return response;
+            return self.turn_away(respond::fault(fault), &asked);
         }
         if self.edge.health_path.as_deref() == Some(request.uri().path()) {
             return match asked.method {
@@ -112,6 +108,29 @@ impl<H: Handler> Caller<H> {
                 self.turn_away(respond::refusal(&refusal), &asked)
             }
         }
+    }
+
+    /// Refuses what came instead of an HTTP/1 request; gives the answer as it is to be written, after which the
+    /// connection is to be closed: whoever sends ambiguous framing may mean more than one request by it.
+    pub(super) fn refuse(&self, fault: Fault) -> Vec<u8> {
+        let id = RequestId::new();
+        self.count_malformed();
+        if self.edge.refusal_log.admits(Reason::Malformed) {
+            tracing::info!(
+                reason = crate::telemetry::Word::as_str(Reason::Malformed),
+                error = %fault,
+                request_id = %id,
+                client = %self.peer.ip().to_canonical(),
+                "request refused"
+            );
+        }
+        respond::last_words(fault, id, self.edge.clock.now())
+    }
+
+    fn count_malformed(&self) {
+        let unknown = self.edge.metrics.unknown_source();
+        unknown.answered(RequestOutcome::Refused, Duration::ZERO);
+        unknown.refused(Reason::Malformed);
     }
 
     fn inbound(&self, request: Request<Incoming>) -> Inbound {

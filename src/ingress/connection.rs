@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt};
 
 use super::answer::{Caller, SendBody, answers};
+use super::strict::{Guard, HeadLimits};
 use super::tls::H2;
 use super::watch::{Patience, Watch, Watched};
 use super::{Edge, Handler, Limits};
@@ -55,19 +56,22 @@ const LINGER_BYTES: usize = 1 << 20;
 pub(super) struct Protocols {
     http1: http1::Builder,
     http2: http2::Builder<TaskExecutor>,
+    head: HeadLimits,
 }
 
 impl Protocols {
     pub(super) fn new(limits: &Limits, tasks: &Tasks) -> Self {
         let head_bytes = limits.header_bytes.as_usize().max(READ_BUFFER_MIN);
+        let head = HeadLimits { bytes: head_bytes, lines: limits.headers.min(HEADERS_MAX) };
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
+            .half_close(true) // who has sent all it has to say still gets its answers
             .header_read_timeout(None) // `Watch` times heads: hyper's also runs while a connection is idle
             .max_header_size(head_bytes)
             .max_buf_size(head_bytes.max(READ_BUFFER));
-        if limits.headers != HEADERS_DEFAULT {
-            http1.max_headers(limits.headers); // costs an allocation a request
+        if head.lines != HEADERS_DEFAULT {
+            http1.max_headers(head.lines); // costs an allocation a request
         }
         let mut http2 = http2::Builder::new(TaskExecutor(tasks.clone()));
         http2
@@ -78,12 +82,14 @@ impl Protocols {
             .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
-        Self { http1, http2 }
+        Self { http1, http2, head }
     }
 }
 
 /// hyper's own limit of header lines, which needs no allocation.
 const HEADERS_DEFAULT: usize = 100;
+/// More than that many headers no map of them takes.
+const HEADERS_MAX: usize = 10_000;
 
 /// Runs HTTP/2 streams as tasks of the program.
 #[derive(Clone)]
@@ -160,8 +166,9 @@ impl<H: Handler> Worker<H> {
 
     async fn http1(self, io: impl AsyncRead + AsyncWrite + Send + Unpin, caller: Caller<H>) {
         let watch = Arc::clone(&caller.watch);
-        let io = TokioIo::new(Watched { io, watch: Arc::clone(&watch) });
-        let service = HyperService { answers: answers(caller), watch: Arc::clone(&watch) };
+        let io = Guard::new(Watched { io, watch: Arc::clone(&watch) }, self.protocols.head);
+        let io = TokioIo::new(io);
+        let service = HyperService { answers: answers(caller.clone()), watch: Arc::clone(&watch) };
         let mut connection = self.protocols.http1.serve_connection(io, service);
         let end = drive(
             |cx, step| match step {
@@ -175,10 +182,16 @@ impl<H: Handler> Worker<H> {
             &self.tasks,
         )
         .await;
-        let mut io = connection.into_parts().io.into_inner().io;
-        match end {
-            End::TimedOut => {}
-            End::Done { broken } => close(&mut io, broken || watch.has_unread()).await,
+        let (Watched { mut io, .. }, fault) = connection.into_parts().io.into_inner().into_parts();
+        match (end, fault) {
+            (End::TimedOut, _) => {}
+            (End::Done { .. }, Some(fault)) => {
+                let answer = caller.refuse(fault);
+                let _ = timeout(LINGER, io.write_all(&answer)).await; // whoever does not take it loses it
+                close(&mut io, Rest::MayCome).await;
+            }
+            (End::Done { broken }, None) if broken || watch.has_unread() => close(&mut io, Rest::MayCome).await,
+            (End::Done { .. }, None) => close(&mut io, Rest::None).await,
         }
     }
 
@@ -281,13 +294,20 @@ async fn drive(mut step: impl FnMut(&mut Context<'_>, Step) -> Poll<bool>, watch
     .await
 }
 
+/// What may still come on a connection that is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    None,
+    MayCome,
+}
+
 /// Ends a connection so that the last answer arrives, whatever the sender is still sending.
-async fn close(io: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes_may_come: bool) {
+async fn close(io: &mut (impl AsyncRead + AsyncWrite + Unpin), rest: Rest) {
     let farewell = async {
         io.shutdown().await?;
         let mut sink = Vec::with_capacity(READ_BUFFER_MIN);
         let mut taken = 0;
-        while bytes_may_come && taken < LINGER_BYTES {
+        while rest == Rest::MayCome && taken < LINGER_BYTES {
             sink.clear();
             match io.read_buf(&mut sink).await? {
                 0 => break,

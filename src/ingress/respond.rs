@@ -10,6 +10,7 @@ use http_body_util::{Either, Full};
 
 use super::strict::Fault;
 use crate::admit::Denied;
+use crate::base::UnixMillis;
 use crate::event::EventId;
 use crate::intake::{Again, Buffered, Receipt, Refusal};
 use crate::journal::AppendError;
@@ -110,19 +111,59 @@ fn denied(denied: &Denied) -> Answer {
         Denied::TooLarge { .. } => too_large(),
         Denied::TooSlow => Answer::new(StatusCode::REQUEST_TIMEOUT, "body too slow"),
         Denied::Broken => Answer::new(StatusCode::BAD_REQUEST, "body incomplete"),
+        Denied::Malformed => Answer::new(StatusCode::BAD_REQUEST, "malformed request"),
         Denied::Encoded => Answer::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content encoding not supported"),
     }
 }
 
 /// What a sender of ambiguous or broken HTTP is told.
 pub(super) fn fault(fault: Fault) -> Answer {
-    let (status, error) = match fault {
+    let (status, error) = told_of(fault);
+    Answer::new(status, error).body_unread()
+}
+
+fn told_of(fault: Fault) -> (StatusCode, &'static str) {
+    match fault {
+        Fault::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers too large"),
         Fault::HeadersTooMany => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers"),
-        Fault::Framing | Fault::Host => (StatusCode::BAD_REQUEST, "malformed request"),
+        Fault::TargetTooLong => (StatusCode::URI_TOO_LONG, "target too long"),
         Fault::Tunnel => (StatusCode::BAD_REQUEST, "tunnels and upgrades are not supported"),
         Fault::Expectation => (StatusCode::EXPECTATION_FAILED, "expectation failed"),
-    };
-    Answer::new(status, error).body_unread()
+        Fault::Line
+        | Fault::RequestLine
+        | Fault::Version
+        | Fault::Target
+        | Fault::Field
+        | Fault::Framing
+        | Fault::Host
+        | Fault::Chunk => (StatusCode::BAD_REQUEST, "malformed request"),
+    }
+}
+
+/// The answer to an HTTP/1 head that has a fault, as it is written: the last one on its connection.
+pub(super) fn last_words(fault: Fault, id: RequestId, now: UnixMillis) -> Vec<u8> {
+    let (status, error) = told_of(fault);
+    let id = id.to_string();
+    let body = error_body(error, &id);
+    let date = http_date(now);
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-request-id: {id}\r\nconnection: close\r\n\
+         content-length: {}\r\n{date}\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// A `Date` header; none for a time that no calendar has.
+fn http_date(now: UnixMillis) -> String {
+    let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+    let date = jiff::Timestamp::from_millisecond(now.0).ok();
+    let date = date.and_then(|date| printer.timestamp_to_rfc9110_string(&date).ok());
+    date.map_or_else(String::new, |date| format!("date: {date}\r\n"))
+}
+
+fn error_body(error: &str, id: &str) -> String {
+    serde_json::json!({ "error": error, "request_id": id }).to_string()
 }
 
 /// What a load balancer's probe is told.
@@ -237,14 +278,12 @@ pub(super) fn finish<B: Body<Data = Bytes>>(response: Response<B>, id: RequestId
         return Response::from_parts(parts, Either::Right(body));
     };
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let json = serde_json::json!({ "error": error, "request_id": id }).to_string();
-    Response::from_parts(parts, Either::Left(Full::from(json)))
+    Response::from_parts(parts, Either::Left(Full::from(error_body(error, id))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::UnixMillis;
     use crate::event::EventId;
     use crate::telemetry::LimitedPer;
 
@@ -282,6 +321,7 @@ mod tests {
         check(Denied::TooLarge { limit_bytes: 1 }.into(), 413, &[]);
         check(Denied::TooSlow.into(), 408, &[]);
         check(Denied::Broken.into(), 400, &[]);
+        check(Denied::Malformed.into(), 400, &[]);
         check(Denied::Encoded.into(), 415, &[]);
         check(AppendError::Full { retry_after: Duration::ZERO }.into(), 503, &[("retry-after", "1")]);
         check(AppendError::Failed("disk".into()).into(), 503, &[("retry-after", "30")]);

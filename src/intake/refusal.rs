@@ -66,6 +66,7 @@ impl Refusal {
             Self::Denied(Denied::TooLarge { .. }) => Reason::TooLarge,
             Self::Denied(Denied::TooSlow) => Reason::TooSlow,
             Self::Denied(Denied::Broken) => Reason::Broken,
+            Self::Denied(Denied::Malformed) => Reason::Malformed,
             Self::Denied(Denied::Encoded) => Reason::Encoded,
             Self::Unverified(_) => Reason::Unverified,
             Self::OverQuota(_) => Reason::OverQuota,

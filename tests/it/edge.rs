@@ -7,10 +7,9 @@ use http::{Request, Version};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-use crate::support::gateway::{PATIENCE, github_to};
+use crate::support::gateway::github_to;
+use crate::support::raw::{Then, raw};
 use crate::support::{FakeApp, Gateway, HELLO, HELLO_SIGNATURE};
 
 #[tokio::test]
@@ -54,27 +53,6 @@ async fn tls_from_files_speaks_http1_and_http2() {
     }
     let seen = app.until("both", |seen| seen.len() == 2).await;
     assert!(seen.iter().all(|seen| seen.header("x-forwarded-proto") == "https"));
-}
-
-/// Sends bytes as they stand, perhaps says that no more will come, and reads until the other side closes.
-async fn raw(gateway: &Gateway, bytes: &[u8], then: Then) -> String {
-    let mut stream = TcpStream::connect(gateway.ingress.trim_start_matches("http://")).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
-    if then == Then::End {
-        stream.shutdown().await.unwrap();
-    }
-    let mut answer = Vec::new();
-    let read = stream.read_to_end(&mut answer);
-    let _ = tokio::time::timeout(PATIENCE, read)
-        .await
-        .unwrap_or_else(|_| panic!("it does not close after {}", String::from_utf8_lossy(&answer))); // a reset ends it as well
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Then {
-    Wait,
-    End,
 }
 
 #[tokio::test]

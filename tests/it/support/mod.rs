@@ -3,6 +3,7 @@
 pub mod app;
 pub mod gateway;
 pub mod http;
+pub mod raw;
 
 pub use app::{FakeApp, Seen, reserve};
 pub use gateway::Gateway;
