@@ -14,6 +14,7 @@ mod delivery;
 mod destinations;
 mod doctor;
 mod edge;
+mod floods;
 mod full;
 mod handshakes;
 mod intake;

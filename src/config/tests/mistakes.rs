@@ -203,7 +203,7 @@ fn each_mistake_of_a_source_is_said() {
 | deadline: soon
 > 15: sources.hooks.deadline: `soon` is not a duration; write a whole number and a unit, like `30s`
 | body_limit: 1GiB
-> 17: sources.hooks.body_limit: more than `ingress.limits.in_flight_bytes`, so such a body never gets in; raise that, too
+> 17: sources.hooks.body_limit: with a head more than `ingress.limits.in_flight_bytes`, so such a body never gets in; raise that, too
 | dedupe: { key: id }
 > 20: sources.hooks.dedupe.key: `id` is not a place; write `header:NAME`, `json:/path/to/it`, `query:NAME`, `form:NAME` or `param:NAME`
 | dedupe: { key: "json:id" }

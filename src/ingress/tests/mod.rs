@@ -55,7 +55,7 @@ impl Running {
         let (tasks, metrics, go) = (Tasks::new(), Metrics::new("test"), Arc::new(Notify::new()));
         let budget = Budget::new(ByteSize(1 << 20));
         let edge = Edge::new(&settings, Arc::new(ManualClock::at(NOW)), metrics.clone());
-        let handler = handler(seen, Arc::clone(&go), budget.clone());
+        let handler = handler(seen, Arc::clone(&go), &budget);
         for listeners in bound.into_workers() {
             let served = serve(listeners, Arc::clone(&edge), handler.clone(), tasks.clone());
             tasks.spawn("serve", async { served.await.unwrap() });
@@ -90,9 +90,10 @@ impl Running {
 }
 
 /// `/hooks` answers with the body it was sent, `/wait` when it is told to, `/panic` panics, the rest is nowhere.
-fn handler(seen: mpsc::Sender<Head>, go: Arc<Notify>, budget: Budget) -> impl Handler {
+fn handler(seen: mpsc::Sender<Head>, go: Arc<Notify>, budget: &Budget) -> impl Handler {
+    let share = budget.share();
     service_fn(move |Inbound { head, body, .. }: Inbound| {
-        let (seen, go, budget) = (seen.clone(), Arc::clone(&go), budget.clone());
+        let (seen, go, share) = (seen.clone(), Arc::clone(&go), share.clone());
         async move {
             seen.send(head.clone()).await.unwrap();
             match &*head.path {
@@ -104,7 +105,7 @@ fn handler(seen: mpsc::Sender<Head>, go: Arc<Notify>, budget: Budget) -> impl Ha
             }
             let timeout = Duration::from_secs(30);
             let limits = BodyLimits { limit: ByteSize(BODY_LIMIT as u64), timeout, min_rate: Some(ByteSize(1000)) };
-            let (body, _lease) = read_body(body, &limits, &budget).await?;
+            let (body, _lease) = read_body(body, &limits, share.take(0)?).await?;
             let content_type = HeaderValue::from_static("application/octet-stream");
             Ok(Receipt::Stored {
                 id: EventId::new(NOW),
