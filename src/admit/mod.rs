@@ -62,9 +62,8 @@ const BYTES_OF_A_HEADER: usize = 64;
 #[must_use]
 pub fn beside_the_body(head: &Head) -> u64 {
     let target = head.path.len() + head.query.as_deref().map_or(0, str::len);
-    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-        name.as_str().len() + value.len() + BYTES_OF_A_HEADER
-    };
+    let header =
+        |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len() + BYTES_OF_A_HEADER;
     BYTES_OF_A_REQUEST + (target + head.headers.iter().map(header).sum::<usize>()) as u64
 }
 

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -25,6 +25,12 @@ use crate::telemetry::{CutOff, Metrics, Reason, Word};
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// This machine itself: whatever stands in front of the gateway here speaks for many.
+const LOOPBACK: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+];
+
 /// What all workers of the public side share.
 pub struct Edge {
     pub(super) limits: Limits,
@@ -34,6 +40,8 @@ pub struct Edge {
     pub(super) metrics: Metrics,
     pub(super) refusal_log: Sample<Reason>,
     cut_off_log: Sample<CutOff>,
+    /// Whose connections are not counted by client.
+    exempt: Vec<IpNet>,
     places: Arc<Places>,
 }
 
@@ -41,18 +49,38 @@ impl Edge {
     /// As `settings` say, with no connections yet. Make one, and give it to every [`serve`].
     #[must_use]
     pub fn new(settings: &Settings, clock: Arc<dyn Clock>, metrics: Metrics) -> Arc<Self> {
+        Self::exempting(&LOOPBACK, settings, clock, metrics)
+    }
+
+    /// The same with these networks, beside the trusted proxies, in place of loopback.
+    pub(super) fn exempting(
+        networks: &[IpNet],
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Arc<Self> {
         let Settings { limits, health_path, trusted_proxies, .. } = settings.clone();
         let places = Places::new(limits.connections, limits.per_client, metrics.clone());
+        let exempt = [networks, &trusted_proxies].concat();
         let (refusal_log, cut_off_log) = (Sample::new(), Sample::new());
-        Arc::new(Self { limits, health_path, trusted_proxies, clock, metrics, refusal_log, cut_off_log, places })
+        Arc::new(Self {
+            limits,
+            health_path,
+            trusted_proxies,
+            clock,
+            metrics,
+            refusal_log,
+            cut_off_log,
+            exempt,
+            places,
+        })
     }
 
     /// Whose connections a new one from `peer` counts among; nobody's, if they come from this machine or from a proxy
     /// that speaks for many.
     fn counts_as(&self, peer: IpAddr) -> Option<ClientKey> {
         let peer = peer.to_canonical();
-        let exempt = peer.is_loopback() || self.trusted_proxies.iter().any(|network| network.contains(&peer));
-        if exempt { None } else { Some(ClientKey::of(peer)) }
+        if self.exempt.iter().any(|network| network.contains(&peer)) { None } else { Some(ClientKey::of(peer)) }
     }
 
     /// A client has more connections than its share: the one at `peer` goes.

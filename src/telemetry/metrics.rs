@@ -20,7 +20,8 @@ use super::families::{
     WhyLabels, register,
 };
 use super::words::{
-    CutOff, DeliveryOutcome, DuplicateKind, LimitedPer, Reason, ReloadOutcome, RequestOutcome, VerificationOutcome, Word,
+    CutOff, DeliveryOutcome, DuplicateKind, LimitedPer, Reason, ReloadOutcome, RequestOutcome, VerificationOutcome,
+    Word,
 };
 use crate::base::Name;
 

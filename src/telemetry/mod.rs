@@ -7,7 +7,8 @@ mod words;
 
 pub use metrics::{BreakerState, ConnectionMetrics, DestinationMetrics, JournalMetrics, Metrics, SourceMetrics};
 pub use words::{
-    CutOff, DeliveryOutcome, DuplicateKind, LimitedPer, Reason, ReloadOutcome, RequestOutcome, VerificationOutcome, Word,
+    CutOff, DeliveryOutcome, DuplicateKind, LimitedPer, Reason, ReloadOutcome, RequestOutcome, VerificationOutcome,
+    Word,
 };
 
 /// How logs look, and how much of them there is.

@@ -141,9 +141,8 @@ async fn a_head_that_unpacks_to_much_more_is_refused() {
     let refused = status(&mut h2, 3).await;
     assert!(matches!(refused, None | Some(431)), "reset, closed or told so: {refused:?}");
     bench.is_well("bomb").await;
-    let flood = bench
-        .flood(|n| frame(HEADERS, END_HEADERS | END_STREAM, stream(n), if n == 0 { &first } else { &bomb }))
-        .await;
+    let flood =
+        bench.flood(|n| frame(HEADERS, END_HEADERS | END_STREAM, stream(n), if n == 0 { &first } else { &bomb })).await;
     bench.holds("many bombs", &flood).await;
 }
 
@@ -158,7 +157,8 @@ async fn status(h2: &mut H2, stream: u32) -> Option<u16> {
                 return Some(match frame.payload[0] {
                     indexed @ 0x88..=0x8e => static_table[usize::from(indexed - 0x88)],
                     _ => {
-                        let digits = frame.payload.windows(3).find_map(|three| std::str::from_utf8(three).ok()?.parse().ok());
+                        let digits =
+                            frame.payload.windows(3).find_map(|three| std::str::from_utf8(three).ok()?.parse().ok());
                         digits.unwrap_or_else(|| huffman(&frame.payload))
                     }
                 });
@@ -171,7 +171,8 @@ async fn status(h2: &mut H2, stream: u32) -> Option<u16> {
 /// The statuses here that the other side writes with Huffman's code (RFC 7541, appendix B): each digit has 5 bits
 /// (0, 1, 2) or 6.
 fn huffman(block: &[u8]) -> u16 {
-    let digits = [(0x0, 5), (0x1, 5), (0x2, 5), (0x19, 6), (0x1a, 6), (0x1b, 6), (0x1c, 6), (0x1d, 6), (0x1e, 6), (0x1f, 6)];
+    let digits =
+        [(0x0, 5), (0x1, 5), (0x2, 5), (0x19, 6), (0x1a, 6), (0x1b, 6), (0x1c, 6), (0x1d, 6), (0x1e, 6), (0x1f, 6)];
     let length = block.iter().position(|byte| byte & 0x80 != 0 && byte & 0x7f <= 3).expect("a Huffman string");
     let bits = block[length + 1..].iter().take(3).fold(0u32, |all, byte| all << 8 | u32::from(*byte)) << 8;
     let (mut at, mut number) = (0, 0);

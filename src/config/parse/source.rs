@@ -359,7 +359,8 @@ fn usual_answer() -> Respond {
 fn check_against_ingress(source: &SourceSettings, map: &Map<'_>, ingress: &ingress::Settings) {
     let Limits { in_flight_bytes, header_bytes, headers, .. } = ingress.limits;
     if largest_request(source.body_limit, header_bytes, headers) > in_flight_bytes {
-        let message = "with a head more than `ingress.limits.in_flight_bytes`, so such a body never gets in; raise that, too";
+        let message =
+            "with a head more than `ingress.limits.in_flight_bytes`, so such a body never gets in; raise that, too";
         match map.get("body_limit") {
             Some(field) => field.error(message),
             None => map.missing("body_limit", message),

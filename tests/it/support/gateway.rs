@@ -74,12 +74,8 @@ impl Gateway {
 
     /// Starts by `command`, which is given the arguments.
     pub async fn start_by(mut command: Command, dir: TempDir) -> Self {
-        let mut child = command
-            .args(["serve", "-c"])
-            .arg(dir.path().join("forebay.yaml"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            command.args(["serve", "-c"]).arg(dir.path().join("forebay.yaml")).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, mut log) = watch::channel(Vec::new());
         tokio::spawn(async move {

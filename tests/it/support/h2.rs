@@ -11,12 +11,10 @@ pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
-pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
-pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -25,7 +23,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
-    pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
 }
@@ -109,20 +106,13 @@ impl H2 {
         }
     }
 
-    /// Sends `bytes` again and again until the other side has closed, and reads all the while; how often it took them.
-    /// No more than `at_most` times.
+    /// Sends `bytes`, each time with its number, until the other side has closed or `at_most` times, and reads all the
+    /// while.
     pub async fn flood(self, at_most: usize, mut bytes: impl FnMut(usize) -> Vec<u8>) -> Flooded {
         let (mut read, mut write) = self.stream.into_split();
         let reads = async {
-            let mut frames = Vec::new();
             let mut sink = vec![0; 64 << 10];
-            loop {
-                match read.read(&mut sink).await {
-                    Ok(0) | Err(_) => return frames,
-                    Ok(count) => frames.extend_from_slice(sink.get(..count.min(1 << 20)).unwrap()),
-                }
-                frames.truncate(1 << 20);
-            }
+            while read.read(&mut sink).await.is_ok_and(|count| count > 0) {}
         };
         let writes = async {
             for number in 0..at_most {
@@ -133,39 +123,22 @@ impl H2 {
             at_most
         };
         let both = tokio::time::timeout(PATIENCE, async { tokio::join!(reads, writes) });
-        let (answer, taken) = both.await.expect("it does not close");
-        Flooded { taken, answer }
+        let ((), taken) = both.await.expect("it does not close");
+        Flooded { taken }
     }
 }
 
-/// How a flood ended: the other side has closed.
+/// How a flood ended.
 pub struct Flooded {
+    /// How often the other side, or the system on its behalf, took it.
     pub taken: usize,
-    /// What it said until then.
-    pub answer: Vec<u8>,
-}
-
-impl Flooded {
-    /// The error code of its GOAWAY, if it said one: RFC 9113, section 7.
-    pub fn goaway(&self) -> Option<u32> {
-        let mut rest = &self.answer[..];
-        while let Some((header, after)) = rest.split_first_chunk::<9>() {
-            let length = usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
-            let payload = after.get(..length)?;
-            if header[3] == GOAWAY {
-                return Some(u32::from_be_bytes(payload.get(4..8)?.try_into().unwrap()));
-            }
-            rest = &after[length..];
-        }
-        None
-    }
 }
 
 async fn read_frame(stream: &mut TcpStream) -> Option<Frame> {
     let mut header = [0; 9];
     stream.read_exact(&mut header).await.ok()?;
-    let [a, b, c, kind, flags, s0, s1, s2, s3] = header;
+    let [a, b, c, kind, _flags, s0, s1, s2, s3] = header;
     let mut payload = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
     stream.read_exact(&mut payload).await.ok()?;
-    Some(Frame { kind, flags, stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]), payload })
+    Some(Frame { kind, stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]), payload })
 }
