@@ -10,7 +10,7 @@ use http_body_util::combinators::BoxBody;
 use ipnet::IpNet;
 use prometheus_client::metrics::counter::Counter;
 
-use crate::admit::{self, BodyLimits, Budget, Denied, Lease};
+use crate::admit::{self, BodyLimits, Budget, Denied, Lease, Share};
 use crate::base::{ByteSize, Name, UnixMillis};
 use crate::deliver::{Target, Targets};
 use crate::event::{Head, Proof, Received};
@@ -36,9 +36,9 @@ pub struct Source {
     quotas: Arc<Limits>,
     unverified: Arc<Limits>,
     body: BodyLimits,
-    budget: Budget,
     /// Where its first route leads.
     first_target: Option<Arc<Target>>,
+    share: Share,
     metrics: Arc<SourceMetrics>,
     verified: Vec<(Box<str>, Counter)>,
     rejected: Counter,
@@ -51,7 +51,7 @@ pub struct Bodies {
     pub timeout: Duration,
     /// Bytes a second that it must keep up.
     pub min_rate: Option<ByteSize>,
-    /// Bytes of bodies held at the same time.
+    /// Bytes of requests held at the same time.
     pub budget: Budget,
 }
 
@@ -76,7 +76,7 @@ impl Source {
             quotas: Arc::new(Limits::new(quotas)),
             unverified: Arc::new(Limits::new(Vec::new())),
             body: BodyLimits { limit: settings.body_limit, timeout: bodies.timeout, min_rate: bodies.min_rate },
-            budget: bodies.budget.clone(),
+            share: bodies.budget.share(),
             verified: slots.chain([Box::from("")]).map(|slot| (slot.clone(), counter(&slot))).collect(),
             rejected: metrics.verifications(VerificationOutcome::Rejected, ""),
             first_target: None,
@@ -156,7 +156,7 @@ impl Source {
         admit::check_encoding(&head.headers)
     }
 
-    /// Reads the body under its limits. The lease keeps its bytes in the budget of those in flight.
+    /// Reads the body under its limits. The lease keeps the request's bytes in the budget of those in flight.
     ///
     /// # Errors
     /// [`Denied`] if it is too large, too slow, broken, or there is no budget for it.
@@ -166,7 +166,8 @@ impl Source {
         params: Params,
         body: BoxBody<Bytes, hyper::Error>,
     ) -> Result<(Received, Lease), Denied> {
-        let (body, lease) = admit::read_body(body, &self.body, &self.budget).await?;
+        let lease = self.share.take(admit::beside_the_body(&head))?;
+        let (body, lease) = admit::read_body(body, &self.body, lease).await?;
         Ok((Received { head, params, body }, lease))
     }
 

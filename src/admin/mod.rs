@@ -43,7 +43,7 @@ use crate::provider::Place;
 
 pub use access::Access;
 pub use reload::{Reload, ReloadError, Wanted};
-pub use serve::Server;
+pub use serve::{CONNECTIONS, Server};
 pub use settings::Settings;
 pub use tail::Places as TailPlaces;
 pub use view::{

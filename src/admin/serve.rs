@@ -24,7 +24,7 @@ use crate::journal::Journal;
 
 /// Connections at the same time. For one more, the one that has been silent longest has to go; where all have sent
 /// a request it waits.
-const CONNECTIONS: usize = 128;
+pub const CONNECTIONS: usize = 128;
 
 /// For a request's head, and between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);

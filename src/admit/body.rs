@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Budget, Denied, Lease};
+use super::{Denied, Lease};
 use crate::base::ByteSize;
 
 /// How long a body may come as slowly as it likes.
@@ -36,7 +36,7 @@ impl BodyLimits {
     }
 }
 
-/// Reads `body` whole and gives its exact bytes, with the lease that holds their place in `budget`.
+/// Reads `body` whole and gives its exact bytes, with the lease, which has grown by as many.
 ///
 /// A declared length is checked, and taken from the budget, before anything is read; without one the budget
 /// pays as bytes come. A body that comes in one piece is not copied. Trailers are dropped.
@@ -53,14 +53,15 @@ impl BodyLimits {
 pub async fn read_body(
     mut body: BoxBody<Bytes, hyper::Error>,
     limits: &BodyLimits,
-    budget: &Budget,
+    mut lease: Lease,
 ) -> Result<(Bytes, Lease), Denied> {
     let too_large = Denied::TooLarge { limit_bytes: limits.limit.0 };
     let declared = body.size_hint().exact();
     if declared.is_some_and(|bytes| bytes > limits.limit.0) {
         return Err(too_large);
     }
-    let mut lease = budget.take(declared.unwrap_or(0))?;
+    let mut paid = declared.unwrap_or(0);
+    lease.grow(paid)?;
     let mut gathered = Gathered::expecting(declared);
     let start = Instant::now();
     while let Some(piece) = next_piece(&mut body, start + limits.patience(gathered.len())).await? {
@@ -68,7 +69,11 @@ pub async fn read_body(
         if total > limits.limit.0 {
             return Err(too_large);
         }
-        lease.cover(total)?;
+        let more = total.saturating_sub(paid);
+        if more > 0 {
+            lease.grow(more)?;
+            paid = total;
+        }
         gathered.push(piece);
     }
     Ok((gathered.whole(), lease))
@@ -139,6 +144,7 @@ mod tests {
     use http_body::Frame;
     use http_body_util::{Full, StreamBody};
 
+    use super::super::{Budget, Share};
     use super::*;
 
     const LIMITS: BodyLimits =
@@ -181,32 +187,37 @@ mod tests {
         }
     }
 
-    fn plenty() -> Budget {
-        Budget::new(ByteSize(1 << 20))
+    /// A lease on a budget of its own, nothing taken yet.
+    fn plenty() -> Lease {
+        Budget::new(ByteSize(1 << 20)).share().take(0).unwrap()
+    }
+
+    fn nothing_of(share: &Share) -> Lease {
+        share.take(0).unwrap()
     }
 
     #[tokio::test]
     async fn the_exact_bytes_come_out_and_one_piece_is_not_copied() {
         let bytes = Bytes::from_static(b"a\r\n\0\xff\xfe b");
-        let (read, lease) = read_body(whole(bytes.clone()), &LIMITS, &plenty()).await.unwrap();
+        let (read, lease) = read_body(whole(bytes.clone()), &LIMITS, plenty()).await.unwrap();
         assert_eq!(read, bytes);
         assert_eq!(read.as_ptr(), bytes.as_ptr());
         drop(lease);
 
         let parts = ["a", "", "b\r", "\ncd"].map(|part| Frame::data(Bytes::from_static(part.as_bytes())));
-        let (read, _lease) = read_body(framed(stream::iter(parts)), &LIMITS, &plenty()).await.unwrap();
+        let (read, _lease) = read_body(framed(stream::iter(parts)), &LIMITS, plenty()).await.unwrap();
         assert_eq!(read, "ab\r\ncd");
-        let (read, _lease) = read_body(pieces(&[]), &LIMITS, &plenty()).await.unwrap();
+        let (read, _lease) = read_body(pieces(&[]), &LIMITS, plenty()).await.unwrap();
         assert_eq!(read, "");
     }
 
     #[tokio::test]
     async fn the_limit_itself_is_accepted_and_one_byte_more_is_not() {
         let too_large = Denied::TooLarge { limit_bytes: 100 };
-        assert!(read_body(whole(vec![0; 100]), &LIMITS, &plenty()).await.is_ok());
-        assert_eq!(read_body(whole(vec![0; 101]), &LIMITS, &plenty()).await.unwrap_err(), too_large);
-        assert!(read_body(pieces(&[60, 40]), &LIMITS, &plenty()).await.is_ok());
-        assert_eq!(read_body(pieces(&[60, 41]), &LIMITS, &plenty()).await.unwrap_err(), too_large);
+        assert!(read_body(whole(vec![0; 100]), &LIMITS, plenty()).await.is_ok());
+        assert_eq!(read_body(whole(vec![0; 101]), &LIMITS, plenty()).await.unwrap_err(), too_large);
+        assert!(read_body(pieces(&[60, 40]), &LIMITS, plenty()).await.is_ok());
+        assert_eq!(read_body(pieces(&[60, 41]), &LIMITS, plenty()).await.unwrap_err(), too_large);
     }
 
     #[tokio::test]
@@ -226,23 +237,24 @@ mod tests {
             }
         }
         for declared in [101, 9 << 60] {
-            let read = read_body(Declared(declared).boxed(), &LIMITS, &plenty()).await;
+            let read = read_body(Declared(declared).boxed(), &LIMITS, plenty()).await;
             assert_eq!(read.unwrap_err(), Denied::TooLarge { limit_bytes: 100 });
         }
-        let read = read_body(Declared(100).boxed(), &LIMITS, &Budget::new(ByteSize(99))).await;
+        let read = read_body(Declared(100).boxed(), &LIMITS, nothing_of(&Budget::new(ByteSize(99)).share())).await;
         assert_eq!(read.unwrap_err(), Denied::Busy);
     }
 
     #[tokio::test]
     async fn the_budget_pays_for_pieces_as_they_come_and_is_paid_back() {
         let budget = Budget::new(ByteSize(90));
-        assert_eq!(read_body(pieces(&[50, 41]), &LIMITS, &budget).await.unwrap_err(), Denied::Busy);
+        let share = budget.share();
+        assert_eq!(read_body(pieces(&[50, 41]), &LIMITS, nothing_of(&share)).await.unwrap_err(), Denied::Busy);
         assert_eq!(budget.used(), ByteSize(0));
-        let (_bytes, lease) = read_body(pieces(&[50, 40]), &LIMITS, &budget).await.unwrap();
+        let (_bytes, lease) = read_body(pieces(&[50, 40]), &LIMITS, nothing_of(&share)).await.unwrap();
         assert_eq!(budget.used(), ByteSize(90));
-        assert_eq!(read_body(whole("x"), &LIMITS, &budget).await.unwrap_err(), Denied::Busy);
+        assert_eq!(read_body(whole("x"), &LIMITS, nothing_of(&share)).await.unwrap_err(), Denied::Busy);
         drop(lease);
-        assert!(read_body(whole("x"), &LIMITS, &budget).await.is_ok());
+        assert!(read_body(whole("x"), &LIMITS, nothing_of(&share)).await.is_ok());
     }
 
     #[tokio::test]
@@ -250,15 +262,16 @@ mod tests {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-signature", http::HeaderValue::from_static("sha256=0"));
         let frames = [Frame::data(Bytes::from_static(b"body")), Frame::trailers(trailers)];
-        let (read, _lease) = read_body(framed(stream::iter(frames)), &LIMITS, &plenty()).await.unwrap();
+        let (read, _lease) = read_body(framed(stream::iter(frames)), &LIMITS, plenty()).await.unwrap();
         assert_eq!(read, "body");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_body_is_given_up_after_the_grace() {
-        let budget = plenty();
+        let budget = Budget::new(ByteSize(100));
+        let share = budget.share();
         let start = Instant::now();
-        let read = read_body(framed(stream::pending()), &LIMITS, &budget).await;
+        let read = read_body(framed(stream::pending()), &LIMITS, nothing_of(&share)).await;
         assert_eq!(read.unwrap_err(), Denied::TooSlow);
         assert_eq!(start.elapsed(), GRACE);
         assert_eq!(budget.used(), ByteSize(0));
@@ -269,7 +282,7 @@ mod tests {
         let limits = BodyLimits { limit: ByteSize(10_000), ..LIMITS };
         let took = async |bytes: usize| {
             let start = Instant::now();
-            assert_eq!(read_body(dripping(bytes), &limits, &plenty()).await.unwrap_err(), Denied::TooSlow);
+            assert_eq!(read_body(dripping(bytes), &limits, plenty()).await.unwrap_err(), Denied::TooSlow);
             start.elapsed()
         };
         assert_eq!(took(10).await, Duration::from_secs(30), "fast enough, but never done");
@@ -280,7 +293,7 @@ mod tests {
     async fn without_a_minimum_only_the_time_counts() {
         let limits = BodyLimits { min_rate: None, ..LIMITS };
         let start = Instant::now();
-        assert_eq!(read_body(dripping(1), &limits, &plenty()).await.unwrap_err(), Denied::TooSlow);
+        assert_eq!(read_body(dripping(1), &limits, plenty()).await.unwrap_err(), Denied::TooSlow);
         assert_eq!(start.elapsed(), Duration::from_secs(30));
     }
 }

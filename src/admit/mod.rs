@@ -10,8 +10,11 @@ use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use ipnet::IpNet;
 
+use crate::base::ByteSize;
+use crate::event::Head;
+
 pub use body::{BodyLimits, GRACE, read_body};
-pub use budget::{Budget, Lease};
+pub use budget::{Budget, Lease, Share};
 
 /// Why a request was not admitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +52,30 @@ pub enum Denied {
     /// The body is encoded, and the preset does not sign encoded bytes.
     #[error("the body has a Content-Encoding")]
     Encoded,
+}
+
+/// What a request takes beside the bytes of its head and its body: tasks, and what is read off it.
+pub const BYTES_OF_A_REQUEST: u64 = 4 << 10;
+
+/// What a header takes beside its name and its value.
+const BYTES_OF_A_HEADER: usize = 64;
+
+/// What a request holds in memory beside its body: it is paid from the budget before the body is read, so that very many
+/// small bodies cannot take more than the few large ones could.
+#[must_use]
+pub fn beside_the_body(head: &Head) -> u64 {
+    let target = head.path.len() + head.query.as_deref().map_or(0, str::len);
+    let header =
+        |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len() + BYTES_OF_A_HEADER;
+    BYTES_OF_A_REQUEST + (target + head.headers.iter().map(header).sum::<usize>()) as u64
+}
+
+/// The most that a request can take of the budget, with a head of `head` bytes and `headers` lines.
+#[must_use]
+pub fn largest_request(body_limit: ByteSize, head: ByteSize, headers: usize) -> ByteSize {
+    let headers = headers.saturating_mul(BYTES_OF_A_HEADER) as u64;
+    let beside = BYTES_OF_A_REQUEST.saturating_add(head.0).saturating_add(headers);
+    ByteSize(body_limit.0.saturating_add(beside))
 }
 
 /// Lets `client` in if one of `allowed` holds it, or if the list is empty.

@@ -64,11 +64,11 @@ pub(super) fn answers<H: Handler>(
 
 /// A body that hyper can send.
 pub(super) trait SendBody:
-    Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static
+    Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static
 {
 }
 
-impl<B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static> SendBody for B {}
+impl<B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static> SendBody for B {}
 
 /// For whoever debugs: what was asked for, without the query and the headers, where secrets may be.
 fn span(request: &Request<Incoming>) -> tracing::Span {

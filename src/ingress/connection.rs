@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -22,11 +22,15 @@ use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt};
 
 use super::answer::{Caller, SendBody, answers};
+use super::frames::Frames;
+use super::outgoing::{Answer, Outgoing};
+use super::places::Seat;
 use super::strict::{Guard, HeadLimits};
 use super::tls::H2;
 use super::watch::{Patience, Watch, Watched};
 use super::{Edge, Handler, Limits};
 use crate::base::Tasks;
+use crate::telemetry::{CutOff, Metrics};
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -37,6 +41,8 @@ const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 const STREAMS: u32 = 64;
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 256 << 10;
+/// Streams that a peer may make us reset, each by a fault of its own, before its connection goes.
+const RESETS: usize = 100;
 /// How often an HTTP/2 peer is asked whether it lives, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,6 +83,7 @@ impl Protocols {
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
+            .max_local_error_reset_streams(RESETS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
@@ -114,33 +121,52 @@ impl<H: Handler> Worker<H> {
     /// Serves one connection until it ends, or the tasks stop and what is under way on it is answered.
     ///
     /// Each stage is boxed: a future is as large as its largest stage, and most connections are idle HTTP/1.
-    pub(super) async fn connection(self, stream: TcpStream, peer: SocketAddr, tls: Option<Arc<ServerConfig>>) {
+    pub(super) async fn connection(
+        self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+        seat: Arc<Seat>,
+    ) {
         let _ = stream.set_nodelay(true); // at worst answers come later
         match tls {
-            None => Box::pin(self.plain(stream, peer)).await,
-            Some(config) => Box::pin(self.secure(stream, peer, config)).await,
+            None => Box::pin(self.plain(stream, peer, seat)).await,
+            Some(config) => Box::pin(self.secure(stream, peer, config, seat)).await,
         }
     }
 
-    async fn plain(self, stream: TcpStream, peer: SocketAddr) {
+    async fn plain(self, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
         let stopping = self.tasks.stopping();
-        let protocol = Box::pin(sniff(&stream, self.edge.limits.header_timeout));
-        if let Some(Some(protocol)) = stopping.run_until_cancelled(protocol).await {
-            let caller = self.caller(peer, Security::Plain);
-            self.speak(protocol, stream, caller).await;
+        let protocol = timeout(self.edge.limits.header_timeout, Box::pin(sniff(&stream)));
+        match stopping.run_until_cancelled(protocol).await {
+            Some(Ok(Some(protocol))) => {
+                let caller = self.caller(peer, Security::Plain, seat);
+                let stream = self.outgoing(stream);
+                self.speak(protocol, stream, caller).await;
+            }
+            Some(Err(_elapsed)) => self.edge.metrics.connections().cut_off(CutOff::Head),
+            Some(Ok(None)) | None => {}
         }
     }
 
-    async fn secure(self, stream: TcpStream, peer: SocketAddr, config: Arc<ServerConfig>) {
+    async fn secure(self, stream: TcpStream, peer: SocketAddr, config: Arc<ServerConfig>, seat: Arc<Seat>) {
         let stopping = self.tasks.stopping();
-        let handshake = Box::pin(TlsAcceptor::from(config).accept(stream));
+        let handshake = Box::pin(TlsAcceptor::from(config).accept(self.outgoing(stream)));
         let handshake = timeout(self.edge.limits.handshake_timeout, handshake);
-        if let Some(Ok(Ok(stream))) = stopping.run_until_cancelled(handshake).await {
-            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
-            let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
-            let caller = self.caller(peer, Security::Tls);
-            self.speak(protocol, stream, caller).await;
+        match stopping.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(stream))) => {
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+                let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
+                let caller = self.caller(peer, Security::Tls, seat);
+                self.speak(protocol, stream, caller).await;
+            }
+            Some(Err(_elapsed)) => self.edge.metrics.connections().cut_off(CutOff::Handshake),
+            Some(Ok(Err(_))) | None => {}
         }
+    }
+
+    fn outgoing(&self, stream: TcpStream) -> Outgoing<TcpStream> {
+        Outgoing::new(stream, self.edge.limits.write_timeout, &self.edge.metrics)
     }
 
     fn speak<IO>(self, protocol: Protocol, io: IO, caller: Caller<H>) -> Pin<Box<dyn Future<Output = ()> + Send>>
@@ -153,12 +179,13 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    fn caller(&self, peer: SocketAddr, security: Security) -> Caller<H> {
-        let Limits { header_timeout, idle_timeout, .. } = self.edge.limits;
+    fn caller(&self, peer: SocketAddr, security: Security, seat: Arc<Seat>) -> Caller<H> {
+        let Limits { header_timeout, idle_timeout, write_timeout, .. } = self.edge.limits;
+        let patience = Patience { head: header_timeout, idle: idle_timeout, write: write_timeout };
         Caller {
             edge: Arc::clone(&self.edge),
             handler: self.handler.clone(),
-            watch: Watch::new(Patience { head: header_timeout, idle: idle_timeout }),
+            watch: Watch::new(patience, seat),
             peer,
             tls: security == Security::Tls,
         }
@@ -180,6 +207,7 @@ impl<H: Handler> Worker<H> {
             },
             &watch,
             &self.tasks,
+            &self.edge.metrics,
         )
         .await;
         let (Watched { mut io, .. }, fault) = connection.into_parts().io.into_inner().into_parts();
@@ -198,7 +226,8 @@ impl<H: Handler> Worker<H> {
     async fn http2(self, io: impl AsyncRead + AsyncWrite + Send + Unpin, caller: Caller<H>) {
         let watch = Arc::clone(&caller.watch);
         let service = HyperService { answers: answers(caller), watch: Arc::clone(&watch) };
-        let mut connection = pin!(self.protocols.http2.serve_connection(TokioIo::new(io), service));
+        let io = TokioIo::new(Frames::new(io, &self.edge.metrics));
+        let mut connection = pin!(self.protocols.http2.serve_connection(io, service));
         let _ = drive(
             |cx, step| match step {
                 Step::Go => connection.as_mut().poll(cx).map(|result| result.is_err()),
@@ -209,6 +238,7 @@ impl<H: Handler> Worker<H> {
             },
             &watch,
             &self.tasks,
+            &self.edge.metrics,
         )
         .await;
     }
@@ -226,20 +256,17 @@ enum Protocol {
     Http2,
 }
 
-/// What a plain connection speaks, by its first bytes; none if they do not come in time.
-async fn sniff(stream: &TcpStream, patience: Duration) -> Option<Protocol> {
-    let look = async {
-        let mut first = [0; PREFACE.len()];
-        loop {
-            match stream.peek(&mut first).await {
-                Ok(0) | Err(_) => return None,
-                Ok(PREFACE_BYTES) if first == *PREFACE => return Some(Protocol::Http2),
-                Ok(n) if !PREFACE.starts_with(first.get(..n).unwrap_or(&first)) => return Some(Protocol::Http1),
-                Ok(_part) => sleep(PREFACE_PAUSE).await, // a peek leaves the bytes, so it cannot wait for more
-            }
+/// What a plain connection speaks, by its first bytes; none if it ends before them.
+async fn sniff(stream: &TcpStream) -> Option<Protocol> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        match stream.peek(&mut first).await {
+            Ok(0) | Err(_) => return None,
+            Ok(PREFACE_BYTES) if first == *PREFACE => return Some(Protocol::Http2),
+            Ok(n) if !PREFACE.starts_with(first.get(..n).unwrap_or(&first)) => return Some(Protocol::Http1),
+            Ok(_part) => sleep(PREFACE_PAUSE).await, // a peek leaves the bytes, so it cannot wait for more
         }
-    };
-    timeout(patience, look).await.ok().flatten()
+    }
 }
 
 const PREFACE_BYTES: usize = PREFACE.len();
@@ -259,7 +286,12 @@ enum End {
 }
 
 /// Steps a connection until it is done, has waited too long, or has left because the tasks stop.
-async fn drive(mut step: impl FnMut(&mut Context<'_>, Step) -> Poll<bool>, watch: &Watch, tasks: &Tasks) -> End {
+async fn drive(
+    mut step: impl FnMut(&mut Context<'_>, Step) -> Poll<bool>,
+    watch: &Watch,
+    tasks: &Tasks,
+    metrics: &Metrics,
+) -> End {
     let stopping = tasks.stopping();
     let mut stopped = pin!(stopping.cancelled());
     let mut alarm = pin!(sleep_until(watch.deadline().unwrap_or_else(Instant::now)));
@@ -283,12 +315,19 @@ async fn drive(mut step: impl FnMut(&mut Context<'_>, Step) -> Poll<bool>, watch
             }
             if deadline > Instant::now() {
                 alarm.as_mut().reset(deadline);
-            } else if watch.deserves_notice() {
+                continue;
+            }
+            let missing = watch.missing();
+            if missing == CutOff::Idle && watch.deserves_notice() {
+                metrics.connections().cut_off(missing);
                 watch.leave();
                 let _ = step(cx, Step::Leave);
-            } else {
-                return Poll::Ready(End::TimedOut);
+                continue;
             }
+            if missing != CutOff::Idle {
+                metrics.connections().cut_off(missing); // an idle one was counted when it had notice
+            }
+            return Poll::Ready(End::TimedOut);
         }
     })
     .await
@@ -333,17 +372,18 @@ where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
     B: SendBody,
 {
-    type Response = Response<B>;
+    type Response = Response<Answer<B>>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let under_way = self.watch.request();
-        let answers = self.answers.clone();
+        let (answers, watch) = (self.answers.clone(), Arc::clone(&self.watch));
+        let is_http2 = request.version() == Version::HTTP_2;
         Box::pin(async move {
-            let answer = answers.oneshot(request).await;
+            let answer = answers.oneshot(request).await?;
             drop(under_way);
-            answer
+            Ok(answer.map(|body| if is_http2 { Answer::told(body, &watch) } else { Answer::untold(body) }))
         })
     }
 }

@@ -1,13 +1,17 @@
 //! The public side: listeners, TLS, and what a sender is told.
 //!
 //! [`bind()`] opens the sockets, [`serve()`] runs one worker's share of them. A connection goes through `connection`
-//! (handshake, HTTP/1.1 or HTTP/2), each of its requests through `answer`: `strict` refuses what is ambiguous,
+//! (handshake, HTTP/1.1 or HTTP/2) while it has one of `places`; `outgoing` ends it where its peer does not read, `frames`
+//! where it sends HTTP/2 frames that ask for nothing. Each of its requests through `answer`: `strict` refuses what is ambiguous,
 //! `forwarded` finds out who sent it, the [`Handler`] takes the webhook, and `respond` writes what became of it.
 
 mod answer;
 mod bind;
 mod connection;
 mod forwarded;
+mod frames;
+mod outgoing;
+mod places;
 mod respond;
 mod serve;
 mod settings;

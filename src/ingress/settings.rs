@@ -45,6 +45,8 @@ pub struct CertificateFiles {
 pub struct Limits {
     /// Connections at the same time.
     pub connections: usize,
+    /// Those of one client at the same time: an IPv4 address or an IPv6 /64. Trusted proxies and loopback are exempt.
+    pub per_client: usize,
     /// Bytes of a request's head.
     pub header_bytes: ByteSize,
     /// Header lines of a request.
@@ -59,7 +61,9 @@ pub struct Limits {
     pub body_min_rate: Option<ByteSize>,
     /// A connection without a request is closed after this.
     pub idle_timeout: Duration,
-    /// Bytes of bodies held at the same time.
+    /// A connection whose peer reads nothing of what is sent to it is closed after this.
+    pub write_timeout: Duration,
+    /// Bytes of requests held at the same time.
     pub in_flight_bytes: ByteSize,
     /// What a client may send that fails verification, at all sources together; any number if none.
     pub unverified: Option<RateLimit>,
@@ -69,6 +73,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            per_client: 1024,
             header_bytes: ByteSize(32 << 10),
             headers: 100,
             handshake_timeout: Duration::from_secs(5),
@@ -76,6 +81,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             body_min_rate: Some(ByteSize(1 << 10)),
             idle_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(10),
             in_flight_bytes: ByteSize(64 << 20),
             unverified: None,
         }

@@ -3,6 +3,7 @@
 //! hyper's own header time-out also runs while a connection is idle, so it cannot tell a slow head from a quiet
 //! keep-alive. Here the bytes that come while no request is under way begin a head.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +13,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::places::Seat;
+use crate::telemetry::CutOff;
+
 /// How long an asked connection may take to leave when nothing is under way on it.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -19,6 +23,7 @@ const LEAVING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Watch {
     patience: Patience,
+    seat: Arc<Seat>,
     state: Mutex<State>,
 }
 
@@ -29,6 +34,8 @@ pub(super) struct Patience {
     pub(super) head: Duration,
     /// Without a byte of the next request.
     pub(super) idle: Duration,
+    /// For an answer that does not get on.
+    pub(super) write: Duration,
 }
 
 #[derive(Debug)]
@@ -39,6 +46,9 @@ struct State {
     since: Instant,
     leaving_since: Option<Instant>,
     unread: bool,
+    /// Answers that are on their way: when they last got on.
+    answers: BTreeMap<u64, Instant>,
+    answered: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,16 +59,36 @@ enum Waiting {
 
 impl Watch {
     /// A connection that should begin its first head now.
-    pub(super) fn new(patience: Patience) -> Arc<Self> {
-        let state =
-            State { requests: 0, waiting: Waiting::Head, since: Instant::now(), leaving_since: None, unread: false };
-        Arc::new(Self { patience, state: Mutex::new(state) })
+    pub(super) fn new(patience: Patience, seat: Arc<Seat>) -> Arc<Self> {
+        let state = State {
+            requests: 0,
+            waiting: Waiting::Head,
+            since: Instant::now(),
+            leaving_since: None,
+            unread: false,
+            answers: BTreeMap::new(),
+            answered: 0,
+        };
+        Arc::new(Self { patience, seat, state: Mutex::new(state) })
     }
 
     /// A request's head is complete; it is under way until the guard is dropped.
     pub(super) fn request(self: &Arc<Self>) -> UnderWay {
-        self.with(|state| state.requests += 1);
+        self.with(|state| {
+            state.requests += 1;
+            self.seat.heard();
+        });
         UnderWay(Arc::clone(self))
+    }
+
+    /// An answer is on its way; it has left when the guard is dropped.
+    pub(super) fn answer(self: &Arc<Self>) -> Unread {
+        let number = self.with(|state| {
+            state.answered += 1;
+            state.answers.insert(state.answered, Instant::now());
+            state.answered
+        });
+        Unread { watch: Arc::clone(self), number }
     }
 
     /// A request was answered without its body being read: bytes of it may still come.
@@ -89,19 +119,33 @@ impl Watch {
         self.with(|state| state.leaving_since.is_some())
     }
 
-    /// When the connection has waited too long; never while a request is under way.
+    /// When the connection has waited too long: for a request, never while one is under way, or for its peer to read.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.with(|state| {
+            let unread = self.unread_until(state);
             if state.requests > 0 {
-                return None;
+                return unread;
             }
             let own = match state.waiting {
                 Waiting::Head => state.since + self.patience.head,
                 Waiting::Idle => state.since + self.patience.idle,
             };
             let left = state.leaving_since.map(|since| since.max(state.since) + LEAVING);
-            Some(left.map_or(own, |left| left.min(own)))
+            [left, unread].into_iter().flatten().fold(Some(own), |own, other| own.min(Some(other)))
         })
+    }
+
+    /// What a connection has waited too long for, once its deadline is over.
+    pub(super) fn missing(&self) -> CutOff {
+        self.with(|state| match state.waiting {
+            _ if self.unread_until(state).is_some_and(|until| until <= Instant::now()) => CutOff::Unread,
+            Waiting::Head => CutOff::Head,
+            Waiting::Idle => CutOff::Idle,
+        })
+    }
+
+    fn unread_until(&self, state: &State) -> Option<Instant> {
+        state.answers.values().min().map(|since| *since + self.patience.write)
     }
 
     fn bytes_came(&self) {
@@ -119,6 +163,7 @@ impl Watch {
             if state.requests == 0 {
                 state.waiting = Waiting::Idle;
                 state.since = Instant::now();
+                self.seat.silent();
             }
         });
     }
@@ -135,6 +180,26 @@ pub(super) struct UnderWay(Arc<Watch>);
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.request_ended();
+    }
+}
+
+/// An answer that its peer has not read whole; a drop ends it.
+#[derive(Debug)]
+pub(super) struct Unread {
+    watch: Arc<Watch>,
+    number: u64,
+}
+
+impl Unread {
+    /// A piece of it has left.
+    pub(super) fn gets_on(&self) {
+        self.watch.with(|state| state.answers.insert(self.number, Instant::now()));
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.watch.with(|state| state.answers.remove(&self.number));
     }
 }
 
@@ -187,13 +252,15 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+    use crate::ingress::places::tests::lone_seat;
 
-    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(30) };
+    const PATIENCE: Patience =
+        Patience { head: Duration::from_secs(10), idle: Duration::from_secs(30), write: Duration::from_secs(7) };
 
     #[tokio::test(start_paused = true)]
     async fn a_head_and_an_idle_time_have_each_their_own_patience() {
         let start = Instant::now();
-        let watch = Watch::new(PATIENCE);
+        let watch = Watch::new(PATIENCE, lone_seat());
         assert_eq!(watch.deadline(), Some(start + PATIENCE.head), "the first head is due from the start");
         advance(Duration::from_secs(3)).await;
         watch.bytes_came();
@@ -211,7 +278,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_asked_to_leave_has_a_second_after_its_last_request() {
-        let watch = Watch::new(PATIENCE);
+        let watch = Watch::new(PATIENCE, lone_seat());
         let request = watch.request();
         watch.leave();
         assert_eq!(watch.deadline(), None, "what is under way is finished first");
@@ -219,5 +286,23 @@ mod tests {
         drop(request);
         assert_eq!(watch.deadline(), Some(Instant::now() + LEAVING));
         assert!(!watch.deserves_notice(), "it had notice");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_has_to_get_on_whatever_else_is_under_way() {
+        let watch = Watch::new(PATIENCE, lone_seat());
+        let _request = watch.request();
+        let (first, second) = (watch.answer(), watch.answer());
+        let start = Instant::now();
+        assert_eq!(watch.deadline(), Some(start + PATIENCE.write));
+        advance(Duration::from_secs(4)).await;
+        first.gets_on();
+        assert_eq!(watch.deadline(), Some(start + PATIENCE.write), "each by itself");
+        drop(second);
+        assert_eq!(watch.deadline(), Some(start + Duration::from_secs(4) + PATIENCE.write));
+        advance(PATIENCE.write).await;
+        assert_eq!(watch.missing(), CutOff::Unread);
+        drop(first);
+        assert_eq!(watch.deadline(), None);
     }
 }

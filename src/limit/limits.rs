@@ -10,7 +10,7 @@ use governor::nanos::Nanos;
 use tokio::time::Instant;
 
 use super::clock::{Clock, Forward};
-use super::tally::{Ask, KEYS_MAX, Key, Question, Tally};
+use super::tally::{Ask, ClientKey, KEYS_MAX, Key, Question, Tally};
 use super::{OverLimit, Per, RateLimit, quota};
 use crate::event::{Event, Headers};
 
@@ -54,7 +54,7 @@ impl Limits {
     /// # Errors
     /// [`OverLimit`] of the limit with the longest wait; nothing was spent of any.
     pub fn spend_client(&self, ip: IpAddr) -> Result<(), OverLimit> {
-        self.ask(Ask::Spend, Instant::now, |_| Key::client(ip))
+        self.ask(Ask::Spend, Instant::now, |_| Key::Client(ClientKey::of(ip)))
     }
 
     /// Looks whether the client at `ip` has one to spend, and spends nothing.
@@ -62,7 +62,7 @@ impl Limits {
     /// # Errors
     /// As [`Limits::spend_client`].
     pub fn look_client(&self, ip: IpAddr) -> Result<(), OverLimit> {
-        self.ask(Ask::Look, Instant::now, |_| Key::client(ip))
+        self.ask(Ask::Look, Instant::now, |_| Key::Client(ClientKey::of(ip)))
     }
 
     /// Spends one for a verified event.
@@ -76,7 +76,7 @@ impl Limits {
     fn spend_by_headers(&self, now: impl FnOnce() -> Instant, ip: IpAddr, headers: &Headers) -> Result<(), OverLimit> {
         self.ask(Ask::Spend, now, |per| match per {
             Per::Source => Key::All,
-            Per::ClientIp | Per::Unverified => Key::client(ip),
+            Per::ClientIp | Per::Unverified => Key::Client(ClientKey::of(ip)),
             Per::Header(name) => {
                 // No value, one empty value and two values are three different keys.
                 let mut hasher = self.hashes.build_hasher();
@@ -120,7 +120,7 @@ impl Limits {
 
     #[cfg(test)]
     pub(super) fn spend_client_at(&self, now: Instant, ip: IpAddr) -> Result<(), OverLimit> {
-        self.ask(Ask::Spend, || now, |_| Key::client(ip))
+        self.ask(Ask::Spend, || now, |_| Key::Client(ClientKey::of(ip)))
     }
 
     #[cfg(test)]

@@ -27,7 +27,7 @@ use crate::telemetry::LimitedPer;
 use clock::{Clock, Forward};
 
 pub use limits::Limits;
-pub use tally::KEYS_MAX;
+pub use tally::{ClientKey, KEYS_MAX};
 
 /// A whole burst may take this long to come back, a year: more is hardly meant.
 pub const REFILL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);

@@ -21,16 +21,25 @@ const SWEEP_EVERY: Nanos = Nanos::new(60_000_000_000);
 pub(super) enum Key {
     /// Everything.
     All,
-    /// An IPv4 address, mapped into IPv6 or not.
-    V4([u8; 4]),
-    /// An IPv6 /64, which one customer has whole.
-    V6([u16; 4]),
+    /// One client.
+    Client(ClientKey),
     /// A header's values, hashed under a key that nobody outside knows: a long value takes no more room than a short one.
     Header(u64),
 }
 
-impl Key {
-    pub(super) fn client(ip: IpAddr) -> Self {
+/// Whoever counts as one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientKey {
+    /// An IPv4 address, mapped into IPv6 or not.
+    V4([u8; 4]),
+    /// An IPv6 /64, which one customer has whole.
+    V6([u16; 4]),
+}
+
+impl ClientKey {
+    /// The client at `ip`.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self::V4(ip.octets()),
             IpAddr::V6(ip) => {

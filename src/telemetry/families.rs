@@ -44,6 +44,11 @@ pub(super) struct OutcomeLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct WhyLabels {
+    pub(super) reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct SourceLabels {
     pub(super) source: String,
 }
@@ -91,6 +96,7 @@ pub(super) struct DestinationOutcomeLabels {
 }
 
 pub(super) type OutcomeFamily = Family<OutcomeLabels, Counter>;
+pub(super) type WhyFamily = Family<WhyLabels, Counter>;
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 fn durations() -> Histogram {

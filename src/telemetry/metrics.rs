@@ -16,10 +16,12 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::families::{
-    Counters, DestinationFamilies, OutcomeFamily, OutcomeLabels, SYNCS, SourceFamilies, VerificationLabels, register,
+    Counters, DestinationFamilies, OutcomeFamily, OutcomeLabels, SYNCS, SourceFamilies, VerificationLabels, WhyFamily,
+    WhyLabels, register,
 };
 use super::words::{
-    DeliveryOutcome, DuplicateKind, LimitedPer, Reason, ReloadOutcome, RequestOutcome, VerificationOutcome, Word,
+    CutOff, DeliveryOutcome, DuplicateKind, LimitedPer, Reason, ReloadOutcome, RequestOutcome, VerificationOutcome,
+    Word,
 };
 use crate::base::Name;
 
@@ -39,6 +41,7 @@ struct Inner {
     sources: SourceFamilies,
     destinations: DestinationFamilies,
     journal: JournalMetrics,
+    connections: ConnectionMetrics,
     config_reloads: Counters<ReloadOutcome>,
     unknown: Arc<SourceMetrics>,
 }
@@ -51,12 +54,13 @@ impl Metrics {
         let sources = SourceFamilies::register(&mut registry);
         let destinations = DestinationFamilies::register(&mut registry);
         let journal = JournalMetrics::register(&mut registry);
+        let connections = ConnectionMetrics::register(&mut registry);
         let reloads = register::<OutcomeFamily>(&mut registry, "config_reloads", "Reloads of the config");
         registry.register("build", "The program that runs", Info::new(vec![("version", version)]));
         let unknown = Arc::new(sources.resolve(UNKNOWN));
         let outcome = |outcome: ReloadOutcome| OutcomeLabels { outcome: outcome.as_str() };
         let config_reloads = Counters::resolve(&reloads, outcome);
-        Self(Arc::new(Inner { registry, sources, destinations, journal, config_reloads, unknown }))
+        Self(Arc::new(Inner { registry, sources, destinations, journal, connections, config_reloads, unknown }))
     }
 
     /// The handles of a source. Looked up: ask once, when the source is set up.
@@ -81,6 +85,12 @@ impl Metrics {
     #[must_use]
     pub fn journal(&self) -> &JournalMetrics {
         &self.0.journal
+    }
+
+    /// The handles for connections of the public side.
+    #[must_use]
+    pub fn connections(&self) -> &ConnectionMetrics {
+        &self.0.connections
     }
 
     /// Counts a reload of the config.
@@ -219,6 +229,33 @@ impl DestinationMetrics {
     }
 }
 
+/// What is counted of the public side's connections.
+#[derive(Debug)]
+pub struct ConnectionMetrics {
+    open: Gauge,
+    cut_off: Counters<CutOff>,
+}
+
+impl ConnectionMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let open = register(registry, "connections", "Connections of the public side that are open");
+        let help = "Connections that the public side ended by itself";
+        let cut_off = register::<WhyFamily>(registry, "connections_cut_off", help);
+        let cut_off = Counters::resolve(&cut_off, |why: CutOff| WhyLabels { reason: why.as_str() });
+        Self { open, cut_off }
+    }
+
+    /// So many are open.
+    pub fn set_open(&self, connections: usize) {
+        self.open.set(i64::try_from(connections).unwrap_or(i64::MAX));
+    }
+
+    /// One was ended, by us.
+    pub fn cut_off(&self, why: CutOff) {
+        self.cut_off.of(why).inc();
+    }
+}
+
 /// What is counted of the journal.
 #[derive(Debug)]
 pub struct JournalMetrics {
@@ -279,6 +316,8 @@ mod tests {
         metrics.journal().synced(Duration::from_micros(200));
         metrics.journal().evicted(5);
         metrics.reloaded(ReloadOutcome::Rejected);
+        metrics.connections().set_open(3);
+        metrics.connections().cut_off(CutOff::PerClient);
         metrics
     }
 
@@ -305,6 +344,8 @@ mod tests {
             r#"forebay_journal_sync_seconds_count 1"#,
             r#"forebay_history_evicted_total 5"#,
             r#"forebay_config_reloads_total{outcome="rejected"} 1"#,
+            r#"forebay_connections 3"#,
+            r#"forebay_connections_cut_off_total{reason="per_client"} 1"#,
             r#"forebay_build_info{version="1.2.3"} 1"#,
         ] {
             assert!(text.lines().any(|have| have == line), "missing {line} in\n{text}");

@@ -5,9 +5,10 @@ pub mod logs;
 pub mod metrics;
 mod words;
 
-pub use metrics::{BreakerState, DestinationMetrics, JournalMetrics, Metrics, SourceMetrics};
+pub use metrics::{BreakerState, ConnectionMetrics, DestinationMetrics, JournalMetrics, Metrics, SourceMetrics};
 pub use words::{
-    DeliveryOutcome, DuplicateKind, LimitedPer, Reason, ReloadOutcome, RequestOutcome, VerificationOutcome, Word,
+    CutOff, DeliveryOutcome, DuplicateKind, LimitedPer, Reason, ReloadOutcome, RequestOutcome, VerificationOutcome,
+    Word,
 };
 
 /// How logs look, and how much of them there is.

@@ -131,6 +131,26 @@ words! {
 }
 
 words! {
+    /// Why the public side ended a connection by itself.
+    CutOff {
+        /// Its client has as many as one may have.
+        PerClient = "per_client",
+        /// All places were taken, and it had been silent longest.
+        Crowded = "crowded",
+        /// Its TLS handshake took too long.
+        Handshake = "handshake",
+        /// A request's head took too long.
+        Head = "head",
+        /// No request came.
+        Idle = "idle",
+        /// Its peer did not read.
+        Unread = "unread",
+        /// HTTP/2 frames without requests, too many of them.
+        Frames = "frames",
+    }
+}
+
+words! {
     /// What came of an attempt to deliver.
     DeliveryOutcome {
         /// The application took it.

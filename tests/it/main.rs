@@ -7,6 +7,7 @@
 // The bans on `tokio::spawn` and the like are for the gateway.
 #![allow(clippy::disallowed_methods)]
 
+mod bounds;
 mod cli;
 mod crash;
 mod dedupe;
@@ -14,6 +15,7 @@ mod delivery;
 mod destinations;
 mod doctor;
 mod edge;
+mod floods;
 mod framing;
 mod full;
 mod handshakes;

@@ -145,6 +145,7 @@ fn limits(map: &Map<'_>) -> Limits {
     let count = |key: &str| map.count(key).map(|count| count as usize);
     Limits {
         connections: count("connections").unwrap_or(default.connections),
+        per_client: count("per_client").unwrap_or(default.per_client),
         header_bytes: header_bytes(map).unwrap_or(default.header_bytes),
         headers: count("headers").unwrap_or(default.headers),
         handshake_timeout: map.duration("handshake_timeout").unwrap_or(default.handshake_timeout),
@@ -155,6 +156,7 @@ fn limits(map: &Map<'_>) -> Limits {
             .and_then(|field| values::bytes_a_second(&field))
             .unwrap_or(default.body_min_rate),
         idle_timeout: map.duration("idle_timeout").unwrap_or(default.idle_timeout),
+        write_timeout: map.duration("write_timeout").unwrap_or(default.write_timeout),
         in_flight_bytes: map.size("in_flight_bytes").unwrap_or(default.in_flight_bytes),
         unverified: map.unless_off("unverified").and_then(|field| super::limits::unverified(&field)),
     }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use http::{HeaderValue, Method};
 use ipnet::IpNet;
 
+use crate::admit::largest_request;
 use crate::base::{ByteSize, Name, format_duration};
 use crate::config::presets::{self, Presets};
 use crate::config::problems::{nearest, suggest};
 use crate::config::reader::{Field, Map};
-use crate::ingress;
+use crate::ingress::{self, Limits};
 use crate::provider::{Check, KeyRule, Keyring, Preset, Respond};
 use crate::source::{DedupeSettings, Mode, OnDead, Route, SourceSettings, Tolerance};
 
@@ -356,9 +357,10 @@ fn usual_answer() -> Respond {
 
 /// What fits neither the limits nor the paths of the public side.
 fn check_against_ingress(source: &SourceSettings, map: &Map<'_>, ingress: &ingress::Settings) {
-    let in_flight = ingress.limits.in_flight_bytes;
-    if source.body_limit > in_flight {
-        let message = "more than `ingress.limits.in_flight_bytes`, so such a body never gets in; raise that, too";
+    let Limits { in_flight_bytes, header_bytes, headers, .. } = ingress.limits;
+    if largest_request(source.body_limit, header_bytes, headers) > in_flight_bytes {
+        let message =
+            "with a head more than `ingress.limits.in_flight_bytes`, so such a body never gets in; raise that, too";
         match map.get("body_limit") {
             Some(field) => field.error(message),
             None => map.missing("body_limit", message),

@@ -109,8 +109,10 @@ fn each_mistake_of_the_two_sides_is_said() {
 > 37: ingress.limits.body_min_rate: `1KiB` is not a rate of bytes; write a size and `/s`, like `1KiB/s`
 | ingress: { limits: { idle_timeout: 0s } }
 > 36: ingress.limits.idle_timeout: `0s` is no time at all; write a longer one
-| ingress: { limits: { per_client: 3 } }
-> 22: ingress.limits.per_client: `per_client` is not available in this version yet; leave it out
+| ingress: { limits: { per_client: 0 } }
+> 34: ingress.limits.per_client: `0` is not a whole number from 1 to 4294967295; write one
+| ingress: { limits: { write_timeout: 10 } }
+> 37: ingress.limits.write_timeout: `10` has no unit; write `10s` for seconds (units: ms, s, m, h, d)
 | admin: { listen: 127.0.0.1:8080 }
 > 18: admin.listen: the public side's address, too; give the private side its own
 | admin: { listen: 0.0.0.0:9090 }
@@ -201,7 +203,7 @@ fn each_mistake_of_a_source_is_said() {
 | deadline: soon
 > 15: sources.hooks.deadline: `soon` is not a duration; write a whole number and a unit, like `30s`
 | body_limit: 1GiB
-> 17: sources.hooks.body_limit: more than `ingress.limits.in_flight_bytes`, so such a body never gets in; raise that, too
+> 17: sources.hooks.body_limit: with a head more than `ingress.limits.in_flight_bytes`, so such a body never gets in; raise that, too
 | dedupe: { key: id }
 > 20: sources.hooks.dedupe.key: `id` is not a place; write `header:NAME`, `json:/path/to/it`, `query:NAME`, `form:NAME` or `param:NAME`
 | dedupe: { key: "json:id" }

@@ -1,5 +1,6 @@
 //! The public side over real sockets, with a small handler behind it in place of the intake.
 
+mod bounds;
 mod http;
 mod limits;
 mod tls;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::HeaderValue;
+use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
@@ -45,6 +47,11 @@ impl Running {
     }
 
     async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::exempting(&["127.0.0.0/8".parse().unwrap()], change).await
+    }
+
+    /// The same, where these networks' connections are not counted by client.
+    async fn exempting(networks: &[IpNet], change: impl FnOnce(&mut Settings)) -> Self {
         let listen = vec![Listen { address: "127.0.0.1:0".parse().unwrap(), tls: Vec::new() }];
         let mut settings =
             Settings { listen, trusted_proxies: Vec::new(), health_path: None, limits: Limits::default() };
@@ -54,8 +61,8 @@ impl Running {
         let (seen, heads) = mpsc::channel(1000);
         let (tasks, metrics, go) = (Tasks::new(), Metrics::new("test"), Arc::new(Notify::new()));
         let budget = Budget::new(ByteSize(1 << 20));
-        let edge = Edge::new(&settings, Arc::new(ManualClock::at(NOW)), metrics.clone());
-        let handler = handler(seen, Arc::clone(&go), budget.clone());
+        let edge = Edge::exempting(networks, &settings, Arc::new(ManualClock::at(NOW)), metrics.clone());
+        let handler = handler(seen, Arc::clone(&go), &budget);
         for listeners in bound.into_workers() {
             let served = serve(listeners, Arc::clone(&edge), handler.clone(), tasks.clone());
             tasks.spawn("serve", async { served.await.unwrap() });
@@ -81,6 +88,12 @@ impl Running {
         String::from_utf8(answer).unwrap()
     }
 
+    /// How many connections were ended for `reason`.
+    fn cut_off(&self, reason: &str) -> u64 {
+        let metric = format!("forebay_connections_cut_off_total{{reason=\"{reason}\"}} ");
+        self.metrics.render().lines().find_map(|line| line.strip_prefix(&metric)?.parse().ok()).unwrap()
+    }
+
     /// Waits until nothing of the budget is out.
     async fn until_budget_is_whole(&self) {
         while self.budget.used() != ByteSize(0) {
@@ -90,9 +103,10 @@ impl Running {
 }
 
 /// `/hooks` answers with the body it was sent, `/wait` when it is told to, `/panic` panics, the rest is nowhere.
-fn handler(seen: mpsc::Sender<Head>, go: Arc<Notify>, budget: Budget) -> impl Handler {
+fn handler(seen: mpsc::Sender<Head>, go: Arc<Notify>, budget: &Budget) -> impl Handler {
+    let share = budget.share();
     service_fn(move |Inbound { head, body, .. }: Inbound| {
-        let (seen, go, budget) = (seen.clone(), Arc::clone(&go), budget.clone());
+        let (seen, go, share) = (seen.clone(), Arc::clone(&go), share.clone());
         async move {
             seen.send(head.clone()).await.unwrap();
             match &*head.path {
@@ -104,7 +118,7 @@ fn handler(seen: mpsc::Sender<Head>, go: Arc<Notify>, budget: Budget) -> impl Ha
             }
             let timeout = Duration::from_secs(30);
             let limits = BodyLimits { limit: ByteSize(BODY_LIMIT as u64), timeout, min_rate: Some(ByteSize(1000)) };
-            let (body, _lease) = read_body(body, &limits, &budget).await?;
+            let (body, _lease) = read_body(body, &limits, share.take(0)?).await?;
             let content_type = HeaderValue::from_static("application/octet-stream");
             Ok(Receipt::Stored {
                 id: EventId::new(NOW),

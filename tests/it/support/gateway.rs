@@ -60,13 +60,22 @@ impl Gateway {
         Self::start_in(dir).await
     }
 
+    /// Starts with [`head`], `ingress` in place of its own, and `rest` as the config.
+    pub async fn start_with(ingress: &str, rest: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let top = head(dir.path()).replacen("listen: 127.0.0.1:0", ingress, 1);
+        std::fs::write(dir.path().join("forebay.yaml"), format!("{top}{rest}")).unwrap();
+        Self::start_in(dir).await
+    }
+
     pub async fn start_in(dir: TempDir) -> Self {
-        let mut child = command()
-            .args(["serve", "-c"])
-            .arg(dir.path().join("forebay.yaml"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::start_by(command(), dir).await
+    }
+
+    /// Starts by `command`, which is given the arguments.
+    pub async fn start_by(mut command: Command, dir: TempDir) -> Self {
+        let mut child =
+            command.args(["serve", "-c"]).arg(dir.path().join("forebay.yaml")).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, mut log) = watch::channel(Vec::new());
         tokio::spawn(async move {
@@ -90,6 +99,13 @@ impl Gateway {
 
     pub fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
+    }
+
+    /// Bytes of memory that it has now.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        resident.expect("VmRSS in kB").parse::<u64>().unwrap() * 1024
     }
 
     pub fn log(&self) -> Vec<String> {

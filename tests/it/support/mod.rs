@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod gateway;
+pub mod h2;
 pub mod http;
 pub mod raw;
 

@@ -1,0 +1,321 @@
+//! The places of connections: how many there may be, how many of one client, and who has to go for another.
+//!
+//! A connection is silent while no complete request of it is under way: from its start to its first complete head, and
+//! from its last answer to the next one. Where all places are taken, the connection that has been silent longest goes
+//! for the one that comes. So whoever holds very many connections open without saying anything keeps nobody out, and
+//! whoever sends a whole head at once is never the one to go. Where all have requests under way, the next one waits in
+//! the system's queue.
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::limit::ClientKey;
+use crate::telemetry::{CutOff, Metrics};
+
+/// All places of the public side.
+pub(super) struct Places {
+    places_max: usize,
+    per_client_max: usize,
+    metrics: Metrics,
+    table: Mutex<Table>,
+    /// A place is free, or a connection has fallen silent.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    taken: usize,
+    /// Connections that wait for a place, and those that were asked to go and have not gone yet.
+    waiting: usize,
+    going: usize,
+    /// Those that count, and have at least one.
+    by_client: HashMap<ClientKey, usize>,
+    /// Those that are silent, in the order in which they fell silent.
+    silent: BTreeMap<u64, CancellationToken>,
+    fell_silent: u64,
+}
+
+/// A client has as many connections as one may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooMany;
+
+impl Places {
+    pub(super) fn new(places_max: usize, per_client_max: usize, metrics: Metrics) -> Arc<Self> {
+        let (places_max, per_client_max) = (places_max.max(1), per_client_max.max(1));
+        Arc::new(Self { places_max, per_client_max, metrics, table: Mutex::default(), changed: Notify::new() })
+    }
+
+    /// A place for a connection of `client`; of none if its connections do not count together. Waits while there is no
+    /// place and no silent connection to take it from.
+    ///
+    /// # Errors
+    /// [`TooMany`] if the client has its share already; at once.
+    pub(super) async fn enter(self: &Arc<Self>, client: Option<ClientKey>) -> Result<Place, TooMany> {
+        if let Some(place) = self.take(client)? {
+            return Ok(place);
+        }
+        let _waits = Waits::new(self);
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable(); // what changes from here on is not missed
+            if let Some(place) = self.take(client)? {
+                return Ok(place);
+            }
+            self.evict(ForWhom::WhoeverWaits);
+            changed.await;
+        }
+    }
+
+    fn take(self: &Arc<Self>, client: Option<ClientKey>) -> Result<Option<Place>, TooMany> {
+        let mut table = self.table();
+        let of_client = client.map_or(0, |client| table.by_client.get(&client).copied().unwrap_or(0));
+        if of_client >= self.per_client_max {
+            return Err(TooMany);
+        }
+        if table.taken >= self.places_max {
+            return Ok(None);
+        }
+        table.taken += 1;
+        if let Some(client) = client {
+            table.by_client.insert(client, of_client + 1);
+        }
+        self.metrics.connections().set_open(table.taken);
+        let standing = Mutex::new(Standing::Heard);
+        let seat = Seat { places: Arc::clone(self), evicted: CancellationToken::new(), standing };
+        drop(table);
+        seat.silent();
+        Ok(Some(Place { seat: Arc::new(seat), client }))
+    }
+
+    /// Asks the connection that has been silent longest to go, if there is one: a descriptor is wanted.
+    pub(super) fn make_room(&self) {
+        self.evict(ForWhom::Nobody);
+    }
+
+    fn evict(&self, whom: ForWhom) {
+        let mut table = self.table();
+        if whom == ForWhom::WhoeverWaits && table.going >= table.waiting {
+            return; // one goes for each already
+        }
+        let Some((_, evicted)) = table.silent.pop_first() else { return };
+        table.going += 1;
+        evicted.cancel(); // before anybody can find the place gone and not evicted
+        drop(table);
+        self.metrics.connections().cut_off(CutOff::Crowded);
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ForWhom {
+    WhoeverWaits,
+    Nobody,
+}
+
+/// Counts one that waits, until it is dropped.
+struct Waits<'p>(&'p Places);
+
+impl<'p> Waits<'p> {
+    fn new(places: &'p Places) -> Self {
+        places.table().waiting += 1;
+        Self(places)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.table().waiting -= 1;
+    }
+}
+
+/// A connection's place, free again when this is dropped.
+pub(super) struct Place {
+    seat: Arc<Seat>,
+    client: Option<ClientKey>,
+}
+
+impl Place {
+    /// For whoever knows when the connection is silent.
+    pub(super) fn seat(&self) -> Arc<Seat> {
+        Arc::clone(&self.seat)
+    }
+
+    /// Cancelled when the connection has to go.
+    pub(super) fn evicted(&self) -> CancellationToken {
+        self.seat.evicted.clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.seat.leave();
+        let places = &self.seat.places;
+        let mut table = places.table();
+        table.taken -= 1;
+        table.going -= usize::from(self.seat.evicted.is_cancelled());
+        if let Some(client) = self.client
+            && let Some(count) = table.by_client.get_mut(&client)
+        {
+            *count -= 1;
+            if *count == 0 {
+                table.by_client.remove(&client);
+            }
+        }
+        places.metrics.connections().set_open(table.taken);
+        drop(table);
+        places.changed.notify_one();
+    }
+}
+
+/// What a connection says of itself. May outlive the place, and then says nothing.
+pub(super) struct Seat {
+    places: Arc<Places>,
+    evicted: CancellationToken,
+    /// Taken before the table's lock.
+    standing: Mutex<Standing>,
+}
+
+enum Standing {
+    Heard,
+    Silent(u64),
+    Gone,
+}
+
+impl Seat {
+    /// A request is under way.
+    pub(super) fn heard(&self) {
+        let mut standing = self.standing();
+        if let Standing::Silent(number) = *standing {
+            self.places.table().silent.remove(&number);
+            *standing = Standing::Heard;
+        }
+    }
+
+    /// No request is under way any more.
+    pub(super) fn silent(&self) {
+        let mut standing = self.standing();
+        if let Standing::Heard = *standing {
+            let mut table = self.places.table();
+            table.fell_silent += 1;
+            let number = table.fell_silent;
+            table.silent.insert(number, self.evicted.clone());
+            *standing = Standing::Silent(number);
+            drop(table);
+            self.places.changed.notify_one();
+        }
+    }
+
+    fn leave(&self) {
+        self.heard();
+        *self.standing() = Standing::Gone;
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Seat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seat")
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    fn places(places_max: usize, per_client_max: usize) -> Arc<Places> {
+        Places::new(places_max, per_client_max, Metrics::new("test"))
+    }
+
+    /// A seat of a table of its own.
+    pub(in crate::ingress) fn lone_seat() -> Arc<Seat> {
+        places(1, 1).take(None).unwrap().unwrap().seat()
+    }
+
+    fn client(ip: &str) -> Option<ClientKey> {
+        Some(ClientKey::of(ip.parse().unwrap()))
+    }
+
+    #[test]
+    fn a_client_has_its_share_and_no_more_until_one_of_its_own_ends() {
+        let places = places(100, 2);
+        let take = |ip: &str| places.take(client(ip)).map(|place| place.expect("there is room"));
+        let (first, _second) = (take("192.0.2.1").unwrap(), take("::ffff:192.0.2.1").unwrap());
+        assert_eq!(take("192.0.2.1").err(), Some(TooMany));
+        let _other = take("192.0.2.2").unwrap();
+        drop(first);
+        let _third = take("192.0.2.1").unwrap();
+        assert_eq!(take("192.0.2.1").err(), Some(TooMany));
+        let _six = [take("2001:db8::1").unwrap(), take("2001:db8::ffff:1").unwrap()];
+        assert_eq!(take("2001:db8:0:0:9::").err(), Some(TooMany), "a /64 is one client");
+        let _next = take("2001:db8:0:1::1").unwrap();
+        let _exempt: Vec<_> = (0..5).map(|_| places.take(None).unwrap().unwrap()).collect();
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_clients_that_have_gone() {
+        let places = places(100, 2);
+        for number in 0..1000u32 {
+            let ip = std::net::Ipv4Addr::from(number).into();
+            drop(places.take(Some(ClientKey::of(ip))).unwrap().unwrap());
+        }
+        let table = places.table();
+        assert_eq!((table.taken, table.by_client.len(), table.silent.len()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn the_one_that_has_been_silent_longest_goes() {
+        let places = places(3, 10);
+        let mut taken: Vec<Place> = Vec::new();
+        for _ in 0..3 {
+            taken.push(places.enter(None).await.unwrap());
+        }
+        taken[0].seat.heard(); // under way
+        taken[1].seat.heard();
+        taken[1].seat.silent(); // idle since after the third came
+        let gone = |taken: &[Place]| taken.iter().map(|place| place.evicted().is_cancelled()).collect::<Vec<_>>();
+        let next = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.enter(None).await.unwrap() }
+        });
+        while !taken[2].evicted().is_cancelled() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(gone(&taken), [false, false, true]);
+        drop(taken.pop());
+        let _next = next.await.unwrap();
+        assert_eq!(gone(&taken), [false, false], "for one that comes one goes");
+        places.make_room();
+        assert_eq!(gone(&taken), [false, true]);
+        places.make_room();
+        assert_eq!(gone(&taken), [false, true], "one under way never goes");
+    }
+
+    #[tokio::test]
+    async fn where_none_is_silent_the_next_waits_for_the_first_that_falls_silent() {
+        let places = places(1, 10);
+        let place = places.enter(None).await.unwrap();
+        place.seat.heard();
+        let mut next = pin!(places.enter(None));
+        assert!(futures_util::poll!(&mut next).is_pending());
+        assert!(!place.evicted().is_cancelled());
+        place.seat.silent();
+        assert!(futures_util::poll!(&mut next).is_pending());
+        assert!(place.evicted().is_cancelled());
+        let seat = place.seat();
+        drop(place);
+        let _next = next.await.unwrap();
+        seat.heard();
+        seat.silent();
+        assert_eq!(places.table().silent.len(), 1, "what has gone is silent for good");
+    }
+}
