@@ -3,6 +3,7 @@
 //! One worker thread for each core, each with a runtime of its own: it accepts connections and takes its
 //! share of the lanes. The calling thread runs the rest: admin side, index, retention, signals.
 
+mod descriptors;
 mod endpoints;
 mod files;
 mod live;
@@ -164,13 +165,14 @@ struct Gateway {
 }
 
 impl Gateway {
-    async fn start(config: Config, origin: Origin, log: logs::Level) -> Result<Self, StartError> {
+    async fn start(mut config: Config, origin: Origin, log: logs::Level) -> Result<Self, StartError> {
         let Origin { files, load, watch } = origin;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let hangup = signal(SignalKind::hangup())?;
 
+        descriptors::fit(&mut config);
         let endpoints = Endpoints::first(&config, &metrics)?;
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let bound = ingress::bind(&config.ingress, workers)?;

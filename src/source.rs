@@ -93,13 +93,16 @@ impl Source {
         Self { first_target: first.cloned(), ..self }
     }
 
-    /// The same after a config that had it, too: what was spent of rate limits that have stayed the same stays spent.
+    /// The same after a config that had it, too: it goes on with its share of the budget, and what was spent of rate
+    /// limits that have stayed the same stays spent.
     #[must_use]
     pub fn after(self, before: &Self) -> Self {
-        if self.settings.rate_limits != before.settings.rate_limits {
-            return self;
-        }
-        Self { clients: Arc::clone(&before.clients), quotas: Arc::clone(&before.quotas), ..self }
+        let (clients, quotas) = if self.settings.rate_limits == before.settings.rate_limits {
+            (Arc::clone(&before.clients), Arc::clone(&before.quotas))
+        } else {
+            (self.clients, self.quotas)
+        };
+        Self { clients, quotas, share: before.share.clone(), ..self }
     }
 
     /// Where its first route leads: in proxy mode, who answers.

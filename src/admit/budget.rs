@@ -15,13 +15,11 @@ use crate::base::ByteSize;
 pub struct Budget(Arc<Account>);
 
 #[derive(Debug)]
-struct Account {
-    limit_bytes: u64,
-    used: Mutex<Used>,
-}
+struct Account(Mutex<Used>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Used {
+    limit_bytes: u64,
     bytes: u64,
     shares: usize,
 }
@@ -30,7 +28,12 @@ impl Budget {
     /// A budget with nothing spent. What is larger than `limit` is never let in.
     #[must_use]
     pub fn new(limit: ByteSize) -> Self {
-        Self(Arc::new(Account { limit_bytes: limit.0, used: Mutex::default() }))
+        Self(Arc::new(Account(Mutex::new(Used { limit_bytes: limit.0, bytes: 0, shares: 0 }))))
+    }
+
+    /// Changes the limit. What is out stays out, also where it is more than that.
+    pub fn resize(&self, limit: ByteSize) {
+        self.0.used().limit_bytes = limit.0;
     }
 
     /// A part in it, for one source. Ask once, when the source is set up: as long as there is another share, none may
@@ -50,7 +53,7 @@ impl Budget {
 
 impl Account {
     fn used(&self) -> MutexGuard<'_, Used> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,9 +111,9 @@ impl Lease {
         let account = &self.holder.account;
         let mut used = account.used();
         let mut held = self.holder.bytes();
-        let after = used.bytes.checked_add(more).filter(|after| *after <= account.limit_bytes).ok_or(Denied::Busy)?;
+        let after = used.bytes.checked_add(more).filter(|after| *after <= used.limit_bytes).ok_or(Denied::Busy)?;
         let of_others = *held - self.bytes;
-        let is_fair = *held + more <= account.limit_bytes - after;
+        let is_fair = *held + more <= used.limit_bytes - after;
         if used.shares > 1 && of_others > 0 && !is_fair {
             return Err(Denied::Busy);
         }
@@ -134,6 +137,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn another_limit_holds_for_whoever_comes_next() {
+        let budget = Budget::new(ByteSize(10));
+        let share = budget.share();
+        let first = share.take(8).unwrap();
+        budget.resize(ByteSize(4));
+        assert_eq!(share.take(1).unwrap_err(), Denied::Busy);
+        drop(first);
+        let _all = share.take(4).unwrap();
+        budget.resize(ByteSize(6));
+        let _more = share.take(2).unwrap();
+        assert_eq!(budget.used(), ByteSize(6));
+    }
 
     #[test]
     fn a_lone_source_may_spend_a_budget_to_its_last_byte_and_no_further() {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::admit::Budget;
-use crate::base::Name;
+use crate::base::{ByteSize, Name};
 use crate::config::Config;
 use crate::deliver::{Destination, Target, Targets, Way};
 use crate::journal::Pause;
@@ -26,6 +26,7 @@ pub(super) struct Endpoints {
     /// What has yet to be done to be in force: the new ways of destinations that there were before.
     ways: Vec<(Arc<Target>, Way)>,
     budget: Budget,
+    in_flight_bytes: ByteSize,
     unverified: Arc<Limits>,
 }
 
@@ -43,6 +44,7 @@ impl Endpoints {
             known: HashMap::new(),
             ways: Vec::new(),
             budget: Budget::new(limits.in_flight_bytes),
+            in_flight_bytes: limits.in_flight_bytes,
             unverified: Arc::new(Limits::new(limits.unverified.iter().cloned().collect())),
         };
         none.next(config, config, metrics)
@@ -59,11 +61,7 @@ impl Endpoints {
         } else {
             Arc::new(Limits::new(limits.unverified.iter().cloned().collect()))
         };
-        let budget = if old.in_flight_bytes == limits.in_flight_bytes {
-            self.budget.clone()
-        } else {
-            Budget::new(limits.in_flight_bytes)
-        };
+        let budget = self.budget.clone();
 
         let (mut known, mut ways) = (self.known.clone(), Vec::new());
         let targets = config.destinations.iter().map(|destination| {
@@ -100,12 +98,22 @@ impl Endpoints {
             (settings.host.clone(), settings.path.clone(), Arc::clone(source))
         });
         let router = Arc::new(Router::new(routes)?);
-        Ok(Self { router, targets: Arc::new(targets), sources, known, ways, budget, unverified })
+        Ok(Self {
+            router,
+            targets: Arc::new(targets),
+            sources,
+            known,
+            ways,
+            budget,
+            in_flight_bytes: limits.in_flight_bytes,
+            unverified,
+        })
     }
 
     /// Puts them in force: what stays from one config to the next is brought in line with this one, before and after
     /// `swap` puts the rest in its place. Cannot fail.
     pub(super) fn put_in_force(&mut self, swap: impl FnOnce(&Self)) {
+        self.budget.resize(self.in_flight_bytes);
         for (target, way) in self.ways.drain(..) {
             target.go(way);
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::StartError;
 use super::endpoints::Endpoints;
+use super::{StartError, descriptors};
 use crate::admin::{self, ConfigProblem};
 use crate::base::{Chain, Name};
 use crate::config::{Config, presets};
@@ -50,11 +50,12 @@ impl Live {
     }
 
     /// Puts `config` in force, or says why that cannot be; then nothing has changed.
-    pub(super) fn change(&mut self, config: Config) -> Result<(), Vec<ConfigProblem>> {
+    pub(super) fn change(&mut self, mut config: Config) -> Result<(), Vec<ConfigProblem>> {
         let fixed = self.fixed(&config);
         if !fixed.is_empty() {
             return Err(fixed);
         }
+        descriptors::fit(&mut config);
         let parts = &self.parts;
         let endpoints = self.endpoints.next(&self.config, &config, &parts.metrics);
         let mut endpoints = endpoints.map_err(|error| vec![unusable(&error)])?;

@@ -18,8 +18,6 @@ use crate::telemetry::{CutOff, Metrics};
 
 /// All places of the public side.
 pub(super) struct Places {
-    places_max: usize,
-    per_client_max: usize,
     metrics: Metrics,
     table: Mutex<Table>,
     /// A place is free, or a connection has fallen silent.
@@ -28,6 +26,8 @@ pub(super) struct Places {
 
 #[derive(Default)]
 struct Table {
+    places_max: usize,
+    per_client_max: usize,
     taken: usize,
     /// Connections that wait for a place, and those that were asked to go and have not gone yet.
     waiting: usize,
@@ -45,8 +45,17 @@ pub(super) struct TooMany;
 
 impl Places {
     pub(super) fn new(places_max: usize, per_client_max: usize, metrics: Metrics) -> Arc<Self> {
-        let (places_max, per_client_max) = (places_max.max(1), per_client_max.max(1));
-        Arc::new(Self { places_max, per_client_max, metrics, table: Mutex::default(), changed: Notify::new() })
+        let places = Self { metrics, table: Mutex::default(), changed: Notify::new() };
+        places.resize(places_max, per_client_max);
+        Arc::new(places)
+    }
+
+    /// Changes how many there are. Connections that have a place keep it.
+    pub(super) fn resize(&self, places_max: usize, per_client_max: usize) {
+        let mut table = self.table();
+        (table.places_max, table.per_client_max) = (places_max.max(1), per_client_max.max(1));
+        drop(table);
+        self.changed.notify_one();
     }
 
     /// A place for a connection of `client`; of none if its connections do not count together. Waits while there is no
@@ -73,15 +82,18 @@ impl Places {
     fn take(self: &Arc<Self>, client: Option<ClientKey>) -> Result<Option<Place>, TooMany> {
         let mut table = self.table();
         let of_client = client.map_or(0, |client| table.by_client.get(&client).copied().unwrap_or(0));
-        if of_client >= self.per_client_max {
+        if of_client >= table.per_client_max {
             return Err(TooMany);
         }
-        if table.taken >= self.places_max {
+        if table.taken >= table.places_max {
             return Ok(None);
         }
         table.taken += 1;
         if let Some(client) = client {
             table.by_client.insert(client, of_client + 1);
+        }
+        if table.waiting > 0 && table.taken < table.places_max {
+            self.changed.notify_one(); // for the next one that waits, if there are more places now
         }
         self.metrics.connections().set_open(table.taken);
         let standing = Mutex::new(Standing::Heard);
