@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::base::Name;
 
-use super::expand::{Env, ExpandError, expand};
+use super::expand::{Env, ExpandError, expand, has_variable};
 use super::keys;
 use super::problems::{Problem, Severity, suggest};
 use super::tree::{self, Entry, FileId, Node, Place, Value};
@@ -189,6 +189,11 @@ impl<'t> Field<'t> {
         self.add(Severity::Warning, self.place, message);
     }
 
+    /// Reports an error at the key of one of its entries, without its name: that may be a secret that slipped.
+    pub fn error_at_entry(&self, entry: &Entry, message: impl Into<String>) {
+        self.add(Severity::Error, entry.place, message.into());
+    }
+
     fn add(&self, severity: Severity, place: Place, message: String) {
         self.reader.add(severity, (self.node.file, place), &self.path, message);
     }
@@ -231,6 +236,11 @@ impl<'t> Field<'t> {
     /// Whether one value stands here: a scalar, or the `{ file: … }` that stands for one.
     pub fn is_scalar(&self) -> bool {
         matches!(self.node.value, Value::Scalar(_)) || self.value_file().is_some()
+    }
+
+    /// Whether what stands here comes from a variable or a file, and so must not be printed.
+    pub fn is_from_outside(&self) -> bool {
+        self.value_file().is_some() || self.written().is_some_and(|text| has_variable(text))
     }
 
     /// A number, a switch or nothing, as it is written: what is a text only once it is quoted.

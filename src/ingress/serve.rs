@@ -17,6 +17,7 @@ use super::connection::{Protocols, Worker};
 use super::{Handler, Limits, Settings};
 use crate::base::{Clock, Rate, Tasks};
 use crate::limit::Limiter;
+use crate::router::Router;
 use crate::telemetry::{Metrics, Reason, Word};
 
 /// How long a worker waits when it has no file descriptor left; doubled each time.
@@ -27,6 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub struct Edge {
     pub(super) limits: Limits,
     pub(super) health_path: Option<String>,
+    pub(super) secret_paths: Vec<Router<()>>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
@@ -38,9 +40,13 @@ impl Edge {
     /// As `settings` say, with no connections yet. Make one, and give it to every [`serve`].
     #[must_use]
     pub fn new(settings: &Settings, clock: Arc<dyn Clock>, metrics: Metrics) -> Arc<Self> {
-        let Settings { limits, health_path, trusted_proxies, .. } = settings.clone();
+        let Settings { limits, health_path, trusted_proxies, secret_paths, .. } = settings.clone();
+        // A table each: the same path on two hosts would clash in one, and the host makes no difference here.
+        let table = |path| Router::new([(None, path, ())]).ok();
+        let secret_paths = secret_paths.into_iter().filter_map(table).collect();
         let slots = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
-        Arc::new(Self { limits, health_path, trusted_proxies, clock, metrics, refusal_log: RefusalLog::new(), slots })
+        let refusal_log = RefusalLog::new();
+        Arc::new(Self { limits, health_path, secret_paths, trusted_proxies, clock, metrics, refusal_log, slots })
     }
 }
 

@@ -14,6 +14,8 @@ mod values;
 use super::presets::Presets;
 use super::reader::{Field, Map};
 use super::{Config, GRACE};
+use crate::provider::Place;
+use crate::source::SourceSettings;
 
 pub(super) use values::{
     any_place, content_type, first_of, header_name, method, methods, network, place, proved_key_rule, respond, status,
@@ -25,13 +27,14 @@ pub(super) use values::{
 /// `presets` are those there are, built-in and the user's.
 pub(super) fn config(root: &Map<'_>, presets: &Presets) -> Config {
     let destinations = destination::all(root);
-    let ingress = ingress::settings(root);
+    let mut ingress = ingress::settings(root);
     let public_url = ingress::public_url(root);
     let known = source::Known { presets, destinations: &destinations.names, ingress: &ingress, public_url };
     let sources = source::all(root, &known);
     if let Some(used) = &sources.used {
         destination::warn_of_unused(root, used);
     }
+    ingress.secret_paths = secret_paths(&sources.settings);
     let config = Config {
         admin: admin::settings(root),
         journal: journal::settings(root),
@@ -43,6 +46,13 @@ pub(super) fn config(root: &Map<'_>, presets: &Presets) -> Config {
     };
     check_addresses(root, &config);
     config
+}
+
+/// The paths that have a secret in them.
+fn secret_paths(sources: &[SourceSettings]) -> Vec<String> {
+    let is_secret =
+        |source: &&SourceSettings| source.preset.secret_places().iter().any(|place| matches!(place, Place::Param(_)));
+    sources.iter().filter(is_secret).map(|source| source.path.clone()).collect()
 }
 
 /// The private side alone, for a command that only asks a running gateway: it needs no source's secret.

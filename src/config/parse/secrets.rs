@@ -99,11 +99,8 @@ fn by_name(field: &Field<'_>, source: &str, preset: &Preset) -> Keyring {
         if known().any(|slot| slot == entry.key) {
             ring.push((entry.key.clone(), keys(value, Owner { source, slot: Some((preset, &entry.key)) })));
         } else {
-            value.error_at_key(format!(
-                "`{}` has no such secret; {}",
-                preset.name,
-                suggest(&entry.key, known().collect::<Vec<_>>())
-            ));
+            let cure = suggest(&entry.key, known().collect::<Vec<_>>());
+            field.error_at_entry(entry, format!("`{}` has no secret of this name; {cure}", preset.name));
         }
     }
     for slot in required(preset) {

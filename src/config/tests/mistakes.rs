@@ -296,7 +296,7 @@ fn each_mistake_of_a_secret_is_said() {
 > 14: sources.hooks.secrets: source `hooks` has no secret; write at least one
 | secret: { tokn: x }
 > 13: sources.hooks.secret: source `hooks` has no `secret`; write `secret: ${HOOKS_SECRET}`
-> 15: sources.hooks.secret.tokn: `acme` has no such secret; there are `secret`
+> 15: sources.hooks.secret: `acme` has no secret of this name; there are `secret`
 | secrets: [{ value: "${SECRET}", not_after: soon }]
 > 48: sources.hooks.secrets[0].not_after: `soon` is not a date or a time; write one like `2027-01-31` or `2027-01-31T12:00:00Z`
 | secret: ${SECRET}

@@ -61,12 +61,13 @@ impl Gateway {
     }
 
     pub async fn start_in(dir: TempDir) -> Self {
-        let mut child = command()
-            .args(["serve", "-c"])
-            .arg(dir.path().join("forebay.yaml"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::start_by(command(), dir).await
+    }
+
+    /// As [`Gateway::start_in`], by a command that has something of its own, e.g. more variables.
+    pub async fn start_by(mut command: Command, dir: TempDir) -> Self {
+        let mut child =
+            command.args(["serve", "-c"]).arg(dir.path().join("forebay.yaml")).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, mut log) = watch::channel(Vec::new());
         tokio::spawn(async move {
@@ -78,8 +79,7 @@ impl Gateway {
         let found = tokio::time::timeout(PATIENCE, log.wait_for(ready)).await.map(|found| found.map(|l| l.clone()));
         let Ok(Ok(lines)) = found else { panic!("the gateway did not start: {:#?}", *log.borrow()) };
         let line = lines.iter().find(|line| message(line) == "ready").unwrap();
-        let facts: Value = serde_json::from_str(line).unwrap();
-        let address = |name: &str| format!("http://{}", field(&facts, name));
+        let address = |name: &str| format!("http://{}", field_of(line, name));
         let (ingress, admin) = (address("ingress"), address("admin"));
         Self { child, dir, log, ingress, admin, http: Http::new() }
     }
@@ -184,7 +184,22 @@ impl Gateway {
 }
 
 fn message(line: &str) -> String {
-    serde_json::from_str::<Value>(line).map(|line| field(&line, "message")).unwrap_or_default()
+    match serde_json::from_str::<Value>(line) {
+        Ok(line) => field(&line, "message"),
+        Err(_) if line.contains(": ready version=") => "ready".to_owned(), // `log.format: text`
+        Err(_) => String::new(),
+    }
+}
+
+/// The field `name` of a log line of either format.
+fn field_of(line: &str, name: &str) -> String {
+    match serde_json::from_str(line) {
+        Ok(line) => field(&line, name),
+        Err(_) => {
+            let value = line.split_once(&format!(" {name}=")).map_or("", |(_, rest)| rest);
+            value.split(' ').next().unwrap_or_default().trim_matches('"').to_owned()
+        }
+    }
 }
 
 fn field(line: &Value, name: &str) -> String {
