@@ -240,7 +240,7 @@ impl<'t> Field<'t> {
 
     /// Whether what stands here comes from a variable or a file, and so must not be printed.
     pub fn is_from_outside(&self) -> bool {
-        self.value_file().is_some() || self.written().is_some_and(|text| has_variable(text))
+        self.value_file().is_some() || self.written().is_some_and(has_variable)
     }
 
     /// A number, a switch or nothing, as it is written: what is a text only once it is quoted.
@@ -272,6 +272,36 @@ impl<'t> Field<'t> {
         let Value::Map(entries) = &self.node.value else { return None };
         let entry = entries.iter().find(|entry| entry.key == key)?;
         if matches!(entry.value.value, Value::Null) { None } else { Some(self.child(entry, key)) }
+    }
+
+    /// The entries of a mapping and their fields, at the place in the table that each has; nothing is reported.
+    pub fn members(&self) -> Vec<(&'t Entry, Field<'t>)> {
+        let Value::Map(entries) = &self.node.value else { return Vec::new() };
+        let schema = |entry: &Entry| {
+            if keys::is_key(&join(&self.schema, &entry.key)) { entry.key.clone() } else { "*".to_owned() }
+        };
+        entries.iter().map(|entry| (entry, self.child(entry, &schema(entry)))).collect()
+    }
+
+    /// The items of a list; nothing is reported.
+    pub fn items(&self) -> Vec<Field<'t>> {
+        if self.is_list() { self.one_or_list() } else { Vec::new() }
+    }
+
+    /// Where in the table of keys it is.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// As [`Field::text`], where nothing is to be reported.
+    pub fn quiet_text(&self) -> Option<Text> {
+        if let Some(file) = self.value_file() {
+            let path = file.quiet_text()?;
+            let value = read_limited(&self.beside(Path::new(&path.value)), VALUE_FILE_BYTES_MAX).ok()?;
+            return Some(Text { value, outside: true });
+        }
+        let expanded = expand(self.written()?, self.reader.env).ok()?;
+        Some(Text { value: expanded.text, outside: expanded.outside })
     }
 
     /// The scalar as it is written, for a quick look; nothing is reported.

@@ -81,6 +81,8 @@ impl Watch {
     }
 }
 
+type Headers = Vec<(&'static str, String)>;
+
 fn mac(secret: &str, content: &[u8]) -> String {
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
@@ -251,7 +253,7 @@ async fn good(watch: &Watch, gateway: &Gateway, http: &Http, secrets: &Secrets, 
         let hex = mac(&secrets.fallback, body);
         data_encoding::BASE64.encode(&data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap())
     };
-    let requests: Vec<(&str, Vec<(&str, String)>, &[u8])> = vec![
+    let requests: Vec<(&str, Headers, &[u8])> = vec![
         (
             "/github",
             vec![
@@ -312,7 +314,7 @@ async fn refused(watch: &Watch, gateway: &Gateway, http: &Http, secrets: &Secret
         data_encoding::BASE64.encode(format!("{}:{}", secrets.user, canary("a wrong password")).as_bytes());
     watch.is_canary("wrong basic authentication", &wrong_basic);
     let large = canary("a body that is too large").repeat(100);
-    let cases: Vec<(Method, String, Vec<(&str, String)>, String, u16)> = vec![
+    let cases: Vec<(Method, String, Headers, String, u16)> = vec![
         (Method::POST, "/github".to_owned(), vec![("x-hub-signature-256", format!("sha256={wrong_mac}"))], forged, 401),
         (
             Method::POST,

@@ -40,6 +40,7 @@ pub(super) fn config(root: &Map<'_>, presets: &Presets) -> Config {
         journal: journal::settings(root),
         log: log::settings(root),
         shutdown_grace: root.duration("shutdown_grace").unwrap_or(GRACE),
+        written: super::diff::Written::default(),
         ingress,
         sources: sources.settings,
         destinations: destinations.settings,
