@@ -121,6 +121,11 @@ pub fn parse_str(file: &str, text: &str, dir: &Path, env: &Env<'_>) -> Result<(C
 }
 
 fn config(reader: &Reader<'_>, node: &tree::Node) -> Option<Config> {
+    if matches!(node.value, tree::Value::Null) {
+        let message = "the file is empty; `forebay init` writes a first one, and `{}` stands for nothing but defaults";
+        reader.add(Severity::Error, (node.file, Place { line: 1, column: 1 }), "", message.to_owned());
+        return None;
+    }
     let root = reader.root(node, "").map()?;
     let presets = presets::Presets::of(&root);
     let config = parse::config(&root, &presets);

@@ -391,6 +391,10 @@ impl<'t> Field<'t> {
             self.error(format!("`{word}` is a switch and no secret; write `${{VAR}}` or `{{ file: … }}`"));
             return None;
         }
+        if self.literal().is_some() && self.written().is_some() {
+            self.error("a number stands here, which other programs write in another way; put the secret in quotes");
+            return None;
+        }
         self.text_or(ExpandError::of_secret)
     }
 

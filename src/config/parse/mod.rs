@@ -11,9 +11,13 @@ mod secrets;
 mod source;
 mod values;
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::presets::Presets;
 use super::reader::{Field, Map};
 use super::{Config, GRACE};
+use crate::deliver::Destination;
+use crate::ingress::Listen;
 use crate::provider::Place;
 use crate::source::SourceSettings;
 
@@ -46,6 +50,7 @@ pub(super) fn config(root: &Map<'_>, presets: &Presets) -> Config {
         destinations: destinations.settings,
     };
     check_addresses(root, &config);
+    warn_of_loops(root, &config);
     config
 }
 
@@ -70,6 +75,26 @@ fn check_addresses(root: &Map<'_>, config: &Config) {
         match field {
             Some(field) => field.error(message),
             None => root.missing("admin", message),
+        }
+    }
+}
+
+/// A destination that is the gateway's own public side.
+fn warn_of_loops(root: &Map<'_>, config: &Config) {
+    let is_own = |destination: &Destination| {
+        let url = &destination.url;
+        let host = url.host().map(|host| host.trim_matches(['[', ']'])).unwrap_or_default();
+        let ip = if host == "localhost" { Some(Ipv4Addr::LOCALHOST.into()) } else { host.parse::<IpAddr>().ok() };
+        let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
+        let listens = |ip: IpAddr, own: IpAddr| own == ip || (own.is_unspecified() && ip.is_loopback());
+        let own =
+            |listen: &Listen| listen.address.port() == port && ip.is_some_and(|ip| listens(ip, listen.address.ip()));
+        config.ingress.listen.iter().any(own)
+    };
+    for (name, field) in named(root, "destinations") {
+        let url = field.peek("url").filter(|_| config.destination(&name).is_some_and(is_own));
+        if let Some(url) = url {
+            url.warn("this is `ingress.listen`, so the gateway would send to itself; write where the application is");
         }
     }
 }

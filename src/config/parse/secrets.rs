@@ -13,6 +13,8 @@ use crate::provider::{Check, Key, Keyring, Preset, SecretSlot, bad_secret};
 
 /// Shorter secrets can be guessed from one signed request.
 const SHORT: usize = 16;
+/// With fewer different characters it is no random one, nor a phrase.
+const DIFFERENT: usize = 6;
 
 /// The secrets of the source called `name`, for the slots of `preset`.
 pub fn keyring(map: &Map<'_>, name: &str, preset: &Preset) -> Keyring {
@@ -179,6 +181,10 @@ fn secret(field: &Field<'_>, owner: Owner<'_>) -> Option<Secret> {
         field.warn(format!(
             "shorter than {SHORT} bytes, so it can be guessed; take a longer one if the provider lets you"
         ));
+    }
+    let different: std::collections::BTreeSet<u8> = trimmed.bytes().collect();
+    if trimmed.len() >= SHORT && different.len() < DIFFERENT {
+        field.warn(format!("has fewer than {DIFFERENT} different characters, so it can be guessed; take a random one"));
     }
     Some(Secret::new(text.value))
 }
