@@ -92,7 +92,7 @@ async fn shown<J: Journal>(journal: &J, target: &Target, lanes: &HashMap<Name, L
     let (pending, dead) = lanes.get(name).map_or((0, 0), |lane| (lane.pending, lane.dead));
     Destination {
         name: name.to_string(),
-        url: target.way().destination.url.to_string(), // `config` lets no user or password stand in it
+        url: target.way().destination.shown_url(),
         paused: target.pause() == Pause::Paused,
         breaker: target.breaker().as_str().to_owned(),
         pending,

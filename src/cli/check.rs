@@ -20,6 +20,9 @@ pub struct Args {
     /// Connect to every destination, too
     #[arg(long)]
     connect: bool,
+    /// Take warnings for errors: exit with 2 if there is one
+    #[arg(long)]
+    strict: bool,
     /// Print JSON for a program.
     #[arg(long)]
     json: bool,
@@ -28,7 +31,7 @@ pub struct Args {
 /// The exit code for a config that cannot be used.
 const BAD_CONFIG: u8 = 2;
 
-/// Checks the config: 0 where it can be used, 2 where it cannot; 1 where a destination was to be connected to and cannot be.
+/// Checks the config: 0 where it can be used, 2 where it cannot, or has a warning and is to have none; 1 where a destination was to be connected to and cannot be.
 ///
 /// # Errors
 /// The standard output cannot be written.
@@ -61,7 +64,8 @@ pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     }
     super::hint_at_init(file);
     let unreachable = reached.iter().any(|check| check.verdict == doctor::Verdict::Fail);
-    Ok(match errors {
+    let refused = if args.strict { errors + warnings } else { errors };
+    Ok(match refused {
         0 if unreachable => ExitCode::FAILURE,
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(BAD_CONFIG),
@@ -110,12 +114,21 @@ mod tests {
         let file = dir.path().join("forebay.yaml");
         for (text, code) in [("shutdown_grace: 5s\n", ExitCode::SUCCESS), ("shutdown_grace: 5\n", ExitCode::from(2))] {
             fs::write(&file, text).unwrap();
+            let strict = Args { file: None, connect: false, strict: true, json: false };
+            assert_eq!(run(&strict, &file).unwrap(), ExitCode::from(2), "there is a warning");
             for json in [false, true] {
-                assert_eq!(run(&Args { file: None, connect: false, json }, &file).unwrap(), code, "{text}");
+                assert_eq!(
+                    run(&Args { file: None, connect: false, strict: false, json }, &file).unwrap(),
+                    code,
+                    "{text}"
+                );
             }
         }
         let file = dir.path().join("missing.yaml");
-        assert_eq!(run(&Args { file: None, connect: false, json: false }, &file).unwrap(), ExitCode::from(2));
+        assert_eq!(
+            run(&Args { file: None, connect: false, strict: false, json: false }, &file).unwrap(),
+            ExitCode::from(2)
+        );
     }
 
     #[test]

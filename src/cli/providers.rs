@@ -127,6 +127,8 @@ fn detail(preset: &Preset) -> Value {
         "id": signed(&preset.event.id),
         "type": signed(&preset.event.kind),
         "answer_within": preset.answer.within.map(format_duration),
+        "success": preset.answer.success,
+        "ends_on": preset.answer.ends_on,
         "retry_horizon": preset.retries.horizon.map(format_duration),
         "retries_after_429": preset.retries.after_429,
         "note": preset.retries.note,

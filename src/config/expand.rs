@@ -67,6 +67,12 @@ pub fn expand(text: &str, env: &Env<'_>) -> Result<Expanded, ExpandError> {
     Ok(expanded)
 }
 
+/// Whether a variable is to be filled in into `text`.
+#[must_use]
+pub fn has_variable(text: &str) -> bool {
+    expand(text, &|_| Some(String::new())).map_or(true, |expanded| expanded.outside)
+}
+
 fn look_up(inside: &str, env: &Env<'_>) -> Result<String, ExpandError> {
     let (name, default) = match inside.split_once(":-") {
         Some((name, default)) => (name, Some(default)),

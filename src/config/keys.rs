@@ -325,6 +325,8 @@ pub const KEYS: &[Key] = &[
     key("providers.*.answer.respond.status", Status, Default("200"), "The status, 200 to 299."),
     key("providers.*.answer.respond.body", Text, Optional("\"\""), "The body."),
     key("providers.*.answer.respond.content_type", Text, Derived("text/plain, JSON for the usual body", "text/plain"), "The body's type."),
+    key("providers.*.answer.success", Status, Derived("every 2xx", "[200]"), "The statuses that it takes for success.").many(List),
+    key("providers.*.answer.ends_on", Status, Optional("[410]"), "The statuses by which it ends the subscription.").many(List),
     section("providers.*.retries", "How the provider retries."),
     key("providers.*.retries.horizon", Duration, Optional("72h"), "For how long the same event may come again."),
     key("providers.*.retries.after_429", Switch, Default("true"), "Whether it sends again after a 429."),

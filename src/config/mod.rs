@@ -4,6 +4,7 @@
 //! walks the tree, fills in `${VAR}`s and collects problems; `parse` and `preset` (with `verify` and `template`) make
 //! the settings out of it. What keys there are stands in `keys`.
 
+mod diff;
 mod expand;
 mod handshake;
 mod include;
@@ -22,6 +23,7 @@ mod verify;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use diff::{Change, What};
 pub use expand::Env;
 pub use problems::{Problem, Problems, Severity, suggest};
 pub use render::render;
@@ -51,6 +53,8 @@ pub struct Config {
     pub log: telemetry::LogSettings,
     /// How long a shutdown waits for what is under way.
     pub shutdown_grace: Duration,
+    /// What was written, for [`Config::diff`].
+    written: diff::Written,
 }
 
 impl Config {
@@ -117,9 +121,15 @@ pub fn parse_str(file: &str, text: &str, dir: &Path, env: &Env<'_>) -> Result<(C
 }
 
 fn config(reader: &Reader<'_>, node: &tree::Node) -> Option<Config> {
+    if matches!(node.value, tree::Value::Null) {
+        let message = "the file is empty; `forebay init` writes a first one, and `{}` stands for nothing but defaults";
+        reader.add(Severity::Error, (node.file, Place { line: 1, column: 1 }), "", message.to_owned());
+        return None;
+    }
     let root = reader.root(node, "").map()?;
     let presets = presets::Presets::of(&root);
-    Some(parse::config(&root, &presets))
+    let config = parse::config(&root, &presets);
+    Some(Config { written: diff::Written::at(root.field()), ..config })
 }
 
 /// Reads only the private side's settings from the config at `path`, whatever the rest of it says: a command

@@ -9,7 +9,7 @@ use crate::base::Name;
 use crate::provider::{AnswerFacts, Check, EventFacts, Preset, Respond, RetryFacts, Sample, SecretSlot};
 
 use super::handshake;
-use super::parse::{any_place, first_of, methods, network, proved_key_rule, respond};
+use super::parse::{any_place, first_of, methods, network, proved_key_rule, respond, status};
 use super::reader::{Field, Map};
 use super::verify::check;
 
@@ -93,7 +93,22 @@ fn event(map: &Map<'_>, verify: Option<&Check>) -> EventFacts {
 
 fn answer(map: &Map<'_>) -> AnswerFacts {
     let usual = Respond { status: 200, body: None, content_type: HeaderValue::from_static("application/json") };
-    AnswerFacts { within: map.duration("within"), respond: map.section("respond").map(|map| respond(&map, usual)) }
+    let statuses = |key: &str, range: std::ops::RangeInclusive<u16>| {
+        let items = map.get(key).map(|field| field.list("`[200]`")).unwrap_or_default();
+        items.iter().filter_map(|item| status(item, range.clone())).collect()
+    };
+    let mut facts = AnswerFacts {
+        within: map.duration("within"),
+        respond: None,
+        success: statuses("success", 200..=299),
+        ends_on: statuses("ends_on", 300..=599),
+    };
+    let given = map.section("respond").map(|map| respond(&map, usual, &facts, "its provider"));
+    if given.is_none() && !facts.is_success(200) {
+        map.missing("respond", "200 is no success to it, and nothing else is said; write `respond: { status: … }`");
+    }
+    facts.respond = given;
+    facts
 }
 
 fn retries(map: &Map<'_>) -> RetryFacts {

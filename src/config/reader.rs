@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::base::Name;
 
-use super::expand::{Env, ExpandError, expand};
+use super::expand::{Env, ExpandError, expand, has_variable};
 use super::keys;
 use super::problems::{Problem, Severity, suggest};
 use super::tree::{self, Entry, FileId, Node, Place, Value};
@@ -189,6 +189,11 @@ impl<'t> Field<'t> {
         self.add(Severity::Warning, self.place, message);
     }
 
+    /// Reports an error at the key of one of its entries, without its name: that may be a secret that slipped.
+    pub fn error_at_entry(&self, entry: &Entry, message: impl Into<String>) {
+        self.add(Severity::Error, entry.place, message.into());
+    }
+
     fn add(&self, severity: Severity, place: Place, message: String) {
         self.reader.add(severity, (self.node.file, place), &self.path, message);
     }
@@ -233,6 +238,11 @@ impl<'t> Field<'t> {
         matches!(self.node.value, Value::Scalar(_)) || self.value_file().is_some()
     }
 
+    /// Whether what stands here comes from a variable or a file, and so must not be printed.
+    pub fn is_from_outside(&self) -> bool {
+        self.value_file().is_some() || self.written().is_some_and(has_variable)
+    }
+
     /// A number, a switch or nothing, as it is written: what is a text only once it is quoted.
     pub fn literal(&self) -> Option<&'t str> {
         match &self.node.value {
@@ -262,6 +272,36 @@ impl<'t> Field<'t> {
         let Value::Map(entries) = &self.node.value else { return None };
         let entry = entries.iter().find(|entry| entry.key == key)?;
         if matches!(entry.value.value, Value::Null) { None } else { Some(self.child(entry, key)) }
+    }
+
+    /// The entries of a mapping and their fields, at the place in the table that each has; nothing is reported.
+    pub fn members(&self) -> Vec<(&'t Entry, Field<'t>)> {
+        let Value::Map(entries) = &self.node.value else { return Vec::new() };
+        let schema = |entry: &Entry| {
+            if keys::is_key(&join(&self.schema, &entry.key)) { entry.key.clone() } else { "*".to_owned() }
+        };
+        entries.iter().map(|entry| (entry, self.child(entry, &schema(entry)))).collect()
+    }
+
+    /// The items of a list; nothing is reported.
+    pub fn items(&self) -> Vec<Field<'t>> {
+        if self.is_list() { self.one_or_list() } else { Vec::new() }
+    }
+
+    /// Where in the table of keys it is.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// As [`Field::text`], where nothing is to be reported.
+    pub fn quiet_text(&self) -> Option<Text> {
+        if let Some(file) = self.value_file() {
+            let path = file.quiet_text()?;
+            let value = read_limited(&self.beside(Path::new(&path.value)), VALUE_FILE_BYTES_MAX).ok()?;
+            return Some(Text { value, outside: true });
+        }
+        let expanded = expand(self.written()?, self.reader.env).ok()?;
+        Some(Text { value: expanded.text, outside: expanded.outside })
     }
 
     /// The scalar as it is written, for a quick look; nothing is reported.
@@ -349,6 +389,10 @@ impl<'t> Field<'t> {
     pub fn secret_text(&self) -> Option<Text> {
         if let Some(word) = self.written().filter(|text| SWITCHES.contains(&text.to_ascii_lowercase().as_str())) {
             self.error(format!("`{word}` is a switch and no secret; write `${{VAR}}` or `{{ file: … }}`"));
+            return None;
+        }
+        if self.literal().is_some() && self.written().is_some() {
+            self.error("a number stands here, which other programs write in another way; put the secret in quotes");
             return None;
         }
         self.text_or(ExpandError::of_secret)

@@ -1,5 +1,6 @@
 //! What a reader of docs/configuration.md may rely on.
 
+mod diff;
 mod handshakes;
 mod include;
 mod keys;

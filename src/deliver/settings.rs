@@ -13,6 +13,8 @@ pub struct Destination {
     pub name: Name,
     /// Where it is: `http` or `https`, with a host.
     pub url: Uri,
+    /// Whether its URL came from a variable or a file: nobody is shown more of it than the host.
+    pub url_is_private: bool,
     /// How long one attempt may take, connecting included.
     pub timeout: Duration,
     /// How long connecting may take, TLS included.
@@ -105,6 +107,21 @@ impl Destination {
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
     /// Attempts at the same time where nothing is said.
     pub const CONCURRENCY: usize = 32;
+
+    /// Its URL for people: without a query, where a key may be, and without a path where the URL is private.
+    #[must_use]
+    pub fn shown_url(&self) -> String {
+        let base = |path: &str| {
+            let (scheme, host) = (self.url.scheme_str().unwrap_or_default(), self.url.authority());
+            format!("{scheme}://{}{path}", host.map_or("", |host| host.as_str()))
+        };
+        match (self.url_is_private, self.url.query()) {
+            (true, _) if self.url.path() == "/" && self.url.query().is_none() => base("/"),
+            (true, _) => base("/***"),
+            (false, Some(_)) => base(&format!("{}?***", self.url.path())),
+            (false, None) => self.url.to_string(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +131,7 @@ impl Destination {
         Self {
             name: Name::new("app").expect("`app` is a name"),
             url: url.parse().expect("a test's URL is one"),
+            url_is_private: false,
             timeout: Self::TIMEOUT,
             connect_timeout: Self::CONNECT_TIMEOUT,
             concurrency: Self::CONCURRENCY,
@@ -122,5 +140,20 @@ impl Destination {
             breaker: BreakerPolicy::default(),
             headers: HeaderEdits::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_what_may_be_secret_in_it() {
+        let shown = |url: &str, url_is_private| Destination { url_is_private, ..Destination::at(url) }.shown_url();
+        assert_eq!(shown("http://127.0.0.1:3000/hooks", false), "http://127.0.0.1:3000/hooks");
+        assert_eq!(shown("http://app/hooks?key=hunter2", false), "http://app/hooks?***");
+        assert_eq!(shown("https://app:8443/hunter2?key=hunter2", true), "https://app:8443/***");
+        assert_eq!(shown("http://app?hunter2", true), "http://app/***");
+        assert_eq!(shown("http://app", true), "http://app/");
     }
 }

@@ -70,10 +70,10 @@ pub(super) trait SendBody:
 
 impl<B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static> SendBody for B {}
 
-/// For whoever debugs: what was asked for, without the query and the headers, where secrets may be.
+/// For whoever debugs: which request it is, without its target and headers, where secrets may be.
 fn span(request: &Request<Incoming>) -> tracing::Span {
     let id = request.extensions().get::<RequestId>().map(tracing::field::display);
-    tracing::debug_span!("request", id, method = %request.method(), path = request.uri().path())
+    tracing::debug_span!("request", id, method = %request.method())
 }
 
 /// A panic is our fault: the sender learns no more than that, and its connection goes on.
@@ -161,6 +161,11 @@ impl<H: Handler> Caller<H> {
         response
     }
 
+    /// A path as the log may have it.
+    fn shown<'p>(&self, path: &'p str) -> &'p str {
+        if self.edge.secret_paths.iter().any(|table| table.find(None, path).is_some()) { "***" } else { path }
+    }
+
     fn log(&self, reason: Reason, error: &dyn Error, asked: &Asked) {
         if !self.edge.refusal_log.admits(reason) {
             return;
@@ -171,7 +176,7 @@ impl<H: Handler> Caller<H> {
             request_id = asked.id.map(tracing::field::display),
             client = %asked.client,
             method = %asked.method,
-            path = ?asked.target.path(), // escaped: it is the sender's
+            path = ?self.shown(asked.target.path()), // escaped: it is the sender's
             "request refused"
         );
     }

@@ -147,7 +147,13 @@ mod tests {
 
     fn settings(addresses: &[SocketAddr]) -> Settings {
         let listen = addresses.iter().map(|address| Listen { address: *address, tls: Vec::new() }).collect();
-        Settings { listen, trusted_proxies: Vec::new(), health_path: None, limits: Limits::default() }
+        Settings {
+            listen,
+            trusted_proxies: Vec::new(),
+            health_path: None,
+            secret_paths: Vec::new(),
+            limits: Limits::default(),
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::places::{Places, TooMany};
 use super::{Handler, Limits, Settings};
 use crate::base::{Clock, Rate, Tasks};
 use crate::limit::{ClientKey, Limiter};
+use crate::router::Router;
 use crate::telemetry::{CutOff, Metrics, Reason, Word};
 
 /// How long a worker waits when it has no file descriptor left; doubled each time.
@@ -35,6 +36,7 @@ const LOOPBACK: [IpNet; 2] = [
 pub struct Edge {
     pub(super) limits: Limits,
     pub(super) health_path: Option<String>,
+    pub(super) secret_paths: Vec<Router<()>>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
@@ -59,13 +61,17 @@ impl Edge {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Arc<Self> {
-        let Settings { limits, health_path, trusted_proxies, .. } = settings.clone();
+        let Settings { limits, health_path, trusted_proxies, secret_paths, .. } = settings.clone();
+        // A table each: the same path on two hosts would clash in one, and the host makes no difference here.
+        let table = |path| Router::new([(None, path, ())]).ok();
+        let secret_paths = secret_paths.into_iter().filter_map(table).collect();
         let places = Places::new(limits.connections, limits.per_client, metrics.clone());
         let exempt = [networks, &trusted_proxies].concat();
         let (refusal_log, cut_off_log) = (Sample::new(), Sample::new());
         Arc::new(Self {
             limits,
             health_path,
+            secret_paths,
             trusted_proxies,
             clock,
             metrics,

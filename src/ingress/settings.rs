@@ -18,6 +18,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// A path that answers 200 for load balancers, if wanted.
     pub health_path: Option<String>,
+    /// Paths of sources, as patterns, a part of which is secret: a request's path that is like one is not logged.
+    pub secret_paths: Vec<String>,
     /// Its limits.
     pub limits: Limits,
 }

@@ -168,6 +168,18 @@ pub struct AnswerFacts {
     pub within: Option<Duration>,
     /// The answer to a stored event, where the usual one does not suit.
     pub respond: Option<Respond>,
+    /// The statuses that it takes for success; none is every 2xx.
+    pub success: Vec<u16>,
+    /// The statuses by which it ends the subscription.
+    pub ends_on: Vec<u16>,
+}
+
+impl AnswerFacts {
+    /// Whether `status` tells the provider that its event has been taken.
+    #[must_use]
+    pub fn is_success(&self, status: u16) -> bool {
+        if self.success.is_empty() { (200..=299).contains(&status) } else { self.success.contains(&status) }
+    }
 }
 
 /// The answer to a stored event.

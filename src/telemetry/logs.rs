@@ -102,8 +102,8 @@ fn filter(level: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(ours.join(",")).map_err(|error| refuse(error.to_string()))
 }
 
-/// `debug` and `trace` alone are for this program: the libraries below it would print what they carry, tokens and bodies
-/// among it. Whoever wants that names the library.
+/// `debug` and `trace` alone are for this program: the libraries below it print what they carry, as they see fit, and
+/// what that is changes with their versions: it may be a token or a body. Whoever wants that names the library.
 fn of_this_program(part: &str) -> String {
     let is_fine = ["debug", "trace"].iter().any(|level| part.eq_ignore_ascii_case(level));
     if is_fine { format!("info,{}={part}", env!("CARGO_CRATE_NAME")) } else { part.to_owned() }

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bounds;
+mod canaries;
 mod cli;
 mod crash;
 mod dedupe;

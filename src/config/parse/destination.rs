@@ -33,7 +33,9 @@ pub fn warn_of_unused(root: &Map<'_>, used: &[Name]) {
 
 fn destination(name: Name, field: &Field<'_>) -> Option<Destination> {
     let map = field.map()?;
-    let url = match map.get("url") {
+    let field = map.get("url");
+    let url_is_private = field.as_ref().is_some_and(Field::is_from_outside);
+    let url = match field {
         Some(field) => url(&field),
         None => {
             map.missing("url", "no url; write where the service is, like `url: http://127.0.0.1:3000/hooks`");
@@ -43,6 +45,7 @@ fn destination(name: Name, field: &Field<'_>) -> Option<Destination> {
     let destination = Destination {
         name,
         url: url.unwrap_or_default(),
+        url_is_private,
         timeout: map.duration("timeout").unwrap_or(Destination::TIMEOUT),
         connect_timeout: map.duration("connect_timeout").unwrap_or(Destination::CONNECT_TIMEOUT),
         concurrency: map.count("concurrency").map_or(Destination::CONCURRENCY, |count| count as usize),

@@ -21,7 +21,13 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 pub fn settings(root: &Map<'_>) -> Settings {
     let Some(map) = root.section("ingress") else {
         let listen = vec![Listen { address: LISTEN, tls: Vec::new() }];
-        return Settings { listen, trusted_proxies: Vec::new(), health_path: None, limits: Limits::default() };
+        return Settings {
+            listen,
+            trusted_proxies: Vec::new(),
+            health_path: None,
+            secret_paths: Vec::new(),
+            limits: Limits::default(),
+        };
     };
     let shared = map.unless_off("tls").map(|field| certificates(&field)).unwrap_or_default();
     let listen = match map.get("listen") {
@@ -33,7 +39,7 @@ pub fn settings(root: &Map<'_>) -> Settings {
     let trusted_proxies = map.unless_off("trusted_proxies").map(|field| trusted_proxies(&field)).unwrap_or_default();
     let section = map.section("limits");
     let limits = section.as_ref().map_or_else(Limits::default, limits);
-    let settings = Settings { listen, trusted_proxies, health_path, limits };
+    let settings = Settings { listen, trusted_proxies, health_path, secret_paths: Vec::new(), limits };
     if let Some(section) = section {
         super::limits::warn_of_a_shared_budget(&section, &settings);
     }

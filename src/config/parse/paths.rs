@@ -36,9 +36,16 @@ impl Paths {
     }
 }
 
-/// A host's name in lower case, perhaps `*.` before it.
+/// A host's name in lower case, perhaps `*.` before it; an address of IPv6 in brackets, as a request has it.
 pub fn host(text: &str) -> Result<String, String> {
     let name = text.strip_prefix("*.").unwrap_or(text);
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    if name != text && address.parse::<std::net::IpAddr>().is_ok() {
+        return Err(format!("`{text}` is no request's host: nothing is below an address; write the address alone"));
+    }
+    if let Ok(address) = address.parse::<std::net::Ipv6Addr>() {
+        return Ok(format!("[{address}]"));
+    }
     let label = |label: &str| {
         let inside = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
         !label.is_empty() && label.len() <= 63 && inside

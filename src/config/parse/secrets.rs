@@ -13,6 +13,8 @@ use crate::provider::{Check, Key, Keyring, Preset, SecretSlot, bad_secret};
 
 /// Shorter secrets can be guessed from one signed request.
 const SHORT: usize = 16;
+/// With fewer different characters it is no random one, nor a phrase.
+const DIFFERENT: usize = 6;
 
 /// The secrets of the source called `name`, for the slots of `preset`.
 pub fn keyring(map: &Map<'_>, name: &str, preset: &Preset) -> Keyring {
@@ -99,11 +101,8 @@ fn by_name(field: &Field<'_>, source: &str, preset: &Preset) -> Keyring {
         if known().any(|slot| slot == entry.key) {
             ring.push((entry.key.clone(), keys(value, Owner { source, slot: Some((preset, &entry.key)) })));
         } else {
-            value.error_at_key(format!(
-                "`{}` has no such secret; {}",
-                preset.name,
-                suggest(&entry.key, known().collect::<Vec<_>>())
-            ));
+            let cure = suggest(&entry.key, known().collect::<Vec<_>>());
+            field.error_at_entry(entry, format!("`{}` has no secret of this name; {cure}", preset.name));
         }
     }
     for slot in required(preset) {
@@ -182,6 +181,10 @@ fn secret(field: &Field<'_>, owner: Owner<'_>) -> Option<Secret> {
         field.warn(format!(
             "shorter than {SHORT} bytes, so it can be guessed; take a longer one if the provider lets you"
         ));
+    }
+    let different: std::collections::BTreeSet<u8> = trimmed.bytes().collect();
+    if trimmed.len() >= SHORT && different.len() < DIFFERENT {
+        field.warn(format!("has fewer than {DIFFERENT} different characters, so it can be guessed; take a random one"));
     }
     Some(Secret::new(text.value))
 }

@@ -329,7 +329,8 @@ fn dedupe(map: &Map<'_>, preset: &Preset, tolerance: Tolerance) -> DedupeSetting
                 "`{}` may send an event again for {horizon}, and later ones count as new; write {horizon} or more",
                 preset.name
             ));
-        } else if window < replays {
+        }
+        if window < replays {
             let replays = format_duration(replays);
             field.warn(format!(
                 "shorter than twice the tolerance, so a copied request can pass again; write {replays} or more"
@@ -347,7 +348,13 @@ fn dedupe(map: &Map<'_>, preset: &Preset, tolerance: Tolerance) -> DedupeSetting
 
 fn respond(map: &Map<'_>, preset: &Preset) -> Respond {
     let default = preset.answer.respond.clone().unwrap_or_else(usual_answer);
-    map.section("respond").map_or_else(|| default.clone(), |map| values::respond(&map, default.clone()))
+    let Some(map) = map.section("respond") else { return default };
+    values::respond(&map, default, &preset.answer, &provider_in_words(preset))
+}
+
+/// Who sends, for a message.
+fn provider_in_words(preset: &Preset) -> String {
+    if matches!(preset.verify, Check::Nothing) { "the sender".to_owned() } else { format!("`{}`", preset.name) }
 }
 
 /// 200 and the event's id, as JSON.

@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::base::{ByteSize, Rate, parse_duration};
 use crate::config::problems::suggest;
 use crate::config::reader::{Field, Map};
-use crate::provider::{Check, FirstOf, KeyRule, Place, Respond};
+use crate::provider::{AnswerFacts, Check, FirstOf, KeyRule, Place, Respond};
 
 impl Map<'_> {
     /// The duration at `key`, longer than nothing.
@@ -202,12 +202,13 @@ pub fn status(field: &Field<'_>, range: std::ops::RangeInclusive<u16>) -> Option
     })
 }
 
-/// An answer to the sender of a stored event; what it does not say is as in `default`.
-pub fn respond(map: &Map<'_>, default: Respond) -> Respond {
+/// An answer to the sender of a stored event; what it does not say is as in `default`. `facts` say what its status
+/// means to `provider`.
+pub fn respond(map: &Map<'_>, default: Respond, facts: &AnswerFacts, provider: &str) -> Respond {
     let body = map.get("body").and_then(|field| field.text());
     let content_type = map.get("content_type").and_then(|field| content_type(&field));
     Respond {
-        status: map.get("status").and_then(|field| status(&field, 200..=299)).unwrap_or(default.status),
+        status: map.get("status").and_then(|field| acknowledging(&field, facts, provider)).unwrap_or(default.status),
         content_type: match (&body, content_type) {
             (_, Some(content_type)) => content_type,
             (Some(_), None) => HeaderValue::from_static("text/plain; charset=utf-8"),
@@ -215,6 +216,23 @@ pub fn respond(map: &Map<'_>, default: Respond) -> Respond {
         },
         body: body.map(|text| text.value).or(default.body),
     }
+}
+
+/// A status that says that the event was taken, which it was.
+fn acknowledging(field: &Field<'_>, facts: &AnswerFacts, provider: &str) -> Option<u16> {
+    let status = status(field, 100..=599)?;
+    let cure = match facts.success.as_slice() {
+        [] => "write a status from 200 to 299".to_owned(),
+        some => format!("write {}", some.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ")),
+    };
+    if facts.ends_on.contains(&status) {
+        field.error(format!("{status} has {provider} end the subscription, although the event is kept; {cure}"));
+    } else if !facts.is_success(status) {
+        field.error(format!("{status} is no success to {provider}, so what is kept would count as failed; {cure}"));
+    } else {
+        return Some(status);
+    }
+    None
 }
 
 /// A public URL: `scheme://host[:port][/prefix]`, whose `/` at the end, if there is one, is taken off: a path, which begins
@@ -256,6 +274,15 @@ pub fn url_path(text: &str) -> Result<String, String> {
         text.chars().find(|char| !char.is_ascii_graphic() || matches!(char, '?' | '#' | '"' | '<' | '>' | '\\'))
     {
         return Err(format!("`{text}` has {bad:?} in it, which no path has; percent-encode it or leave it out"));
+    }
+    let is_hex = |escape: &str| escape.get(..2).is_some_and(|two| two.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if !text.split('%').skip(1).all(is_hex) {
+        return Err(format!("`{text}` has a `%` without two hex digits behind it; write `%25` for the character"));
+    }
+    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(format!(
+            "`{text}` has a `.` or `..` between slashes, which senders take out of a URL; write the path without"
+        ));
     }
     Ok(text.to_owned())
 }

@@ -175,6 +175,26 @@ fn a_default_that_is_changed_is_seen() {
     }
 }
 
+/// A setting that is new is compared by [`Config::diff`] without a line of its own.
+#[test]
+fn every_key_that_is_written_is_a_difference_unless_it_is_the_default() {
+    let dir = files();
+    let read = |value: &Value| match parse_str("forebay.yaml", &value.to_string(), dir.path(), &env) {
+        Ok((config, _)) => config,
+        Err(problems) => panic!("{value:#}\n{problems}"),
+    };
+    let mut different = 0;
+    for key in KEYS.iter().filter(|key| !matches!(key.kind, Kind::Section | Kind::Names)) {
+        let (mut with, without) = (base_of(key), base_of(key));
+        put(&mut with, key.path, example(key));
+        let is_same = with == without || matches!(key.given, Given::Default(_)) || example(key) == json!({});
+        let told = read(&without).diff(&read(&with));
+        assert!(is_same || key.path == "include" || !told.is_empty(), "{}: {with:#}", key.path);
+        different += usize::from(!is_same);
+    }
+    assert!(different > 50, "{different} keys are looked at");
+}
+
 #[test]
 fn the_page_of_defaults_is_yaml_that_has_every_key() {
     let page: Value = serde_yaml::from_str(&defaults()).unwrap();

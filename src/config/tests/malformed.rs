@@ -121,8 +121,12 @@ fn a_file_that_is_not_text_or_not_there_is_a_problem() {
 }
 
 #[test]
-fn an_empty_file_is_a_config_of_defaults() {
-    for text in ["", "# nothing\n", "---\n", "{}\n", "ingress:\nsources:\n"] {
+fn an_empty_file_is_a_mistake_and_an_empty_mapping_a_config_of_defaults() {
+    for text in ["", "# nothing\n", "---\n", "~\n"] {
+        let wanted = "forebay.yaml:1:1: the file is empty; `forebay init` writes a first one, and `{}` stands for nothing but defaults\n";
+        assert_eq!(said(text), wanted, "{text:?}");
+    }
+    for text in ["{}\n", "ingress:\nsources:\n"] {
         let (config, warnings) = parse(text).unwrap();
         assert_eq!(warnings.len(), 1, "that it takes no webhook: {warnings:?}");
         assert!(config.sources.is_empty() && config.destinations.is_empty());

@@ -181,12 +181,20 @@ fn each_mistake_of_a_source_is_said() {
 > 11: sources.hooks.path: `hooks` does not begin with `/`; write `/hooks`
 | path: /a b
 > 11: sources.hooks.path: `/a b` has ' ' in it, which no path has; percent-encode it or leave it out
+| path: /a%2
+> 11: sources.hooks.path: `/a%2` has a `%` without two hex digits behind it; write `%25` for the character
+| path: /a/../b
+> 11: sources.hooks.path: `/a/../b` has a `.` or `..` between slashes, which senders take out of a URL; write the path without
+| path: /zürich
+> 11: sources.hooks.path: `/zürich` has 'ü' in it, which no path has; percent-encode it or leave it out
 | path: /a/{b
 > 11: sources.hooks.path: a brace is no parameter; write `{name}`, or `{{` for the brace itself
 | path: /a/{*b}/c
 > 11: sources.hooks.path: a `{*rest}` can only be the whole last segment; move it there
 | host: example.com:80
 > 11: sources.hooks.host: `example.com:80` is not a host's name; write one like `hooks.example.com` or `*.example.com`, without a port
+| host: "*.192.0.2.1"
+> 11: sources.hooks.host: `*.192.0.2.1` is no request's host: nothing is below an address; write the address alone
 | methods: [post]
 > 15: sources.hooks.methods[0]: `post` is not a method; write it in capitals, like `POST`
 | methods: []
@@ -213,7 +221,11 @@ fn each_mistake_of_a_source_is_said() {
 | dedupe: { on_dead: retry }
 > 24: sources.hooks.dedupe.on_dead: `retry` is not one of the words here; there are `requeue`, `drop`
 | respond: { status: 302 }
-> 24: sources.hooks.respond.status: `302` is not a status from 200 to 299; write one of these
+> 24: sources.hooks.respond.status: 302 is no success to `acme`, so what is kept would count as failed; write a status from 200 to 299
+| respond: { status: 410 }
+> 24: sources.hooks.respond.status: 410 is no success to `acme`, so what is kept would count as failed; write a status from 200 to 299
+| respond: { status: 700 }
+> 24: sources.hooks.respond.status: `700` is not a status from 100 to 599; write one of these
 | respond: { content_type: json }
 > 30: sources.hooks.respond.content_type: `json` is not a content type; write one like `text/plain`
 | quarantine: {}
@@ -282,6 +294,13 @@ fn each_mistake_of_a_secret_is_said() {
 > 13: sources.hooks.secret: `off` is a switch and no secret; write `${VAR}` or `{ file: … }`
 | secret: false
 > 13: sources.hooks.secret: `false` is a switch and no secret; write `${VAR}` or `{ file: … }`
+| secret: 12345678901234567890
+> 13: sources.hooks.secret: a number stands here, which other programs write in another way; put the secret in quotes
+| secret: "12345678901234567890"
+| path: hooks
+> 11: sources.hooks.path: `hooks` does not begin with `/`; write `/hooks`
+| secret: aaaaaaaaaaaaaaaaaaaaaaaa
+> 13: warning: sources.hooks.secret: has fewer than 6 different characters, so it can be guessed; take a random one
 | secret: True
 > 13: sources.hooks.secret: `True` is a switch and no secret; write `${VAR}` or `{ file: … }`
 | secrets: [~]
@@ -298,7 +317,7 @@ fn each_mistake_of_a_secret_is_said() {
 > 14: sources.hooks.secrets: source `hooks` has no secret; write at least one
 | secret: { tokn: x }
 > 13: sources.hooks.secret: source `hooks` has no `secret`; write `secret: ${HOOKS_SECRET}`
-> 15: sources.hooks.secret.tokn: `acme` has no such secret; there are `secret`
+> 15: sources.hooks.secret: `acme` has no secret of this name; there are `secret`
 | secrets: [{ value: "${SECRET}", not_after: soon }]
 > 48: sources.hooks.secrets[0].not_after: `soon` is not a date or a time; write one like `2027-01-31` or `2027-01-31T12:00:00Z`
 | secret: ${SECRET}
@@ -337,6 +356,8 @@ fn each_mistake_of_a_destination_is_said() {
 > 10: destinations.app.url: `ftp://x/` is not a URL to deliver to; begin with `http://` or `https://` and a host
 | url: http://user:word@x/
 > 10: destinations.app.url: a URL with a user or an `@` in it; set the header `Authorization` under `headers.set`
+| url: http://localhost:8080/other
+> 10: warning: destinations.app.url: this is `ingress.listen`, so the gateway would send to itself; write where the application is
 | url: http://x/#a
 > 10: destinations.app.url: `http://x/#a` is not a URL to deliver to; leave the part from `#` on out: it is never sent
 | url: unix:/run/x
@@ -463,6 +484,28 @@ fn a_window_that_forgets_too_early_is_a_warning() {
     );
     assert_eq!(window("tolerance: 12h\n    dedupe: { window: 24h }"), "");
     assert!(window("tolerance: 13h\n    dedupe: { window: 24h }").contains("shorter than twice the tolerance"));
+    let both = window("tolerance: 13h\n    dedupe: { window: 1h }");
+    assert!(both.contains("may send an event again for 1d") && both.contains("twice the tolerance"), "{both}");
+}
+
+#[test]
+fn an_answer_that_is_no_success_to_the_provider_is_said() {
+    let facts = |answer: &str, respond: &str| {
+        let text = WHOLE.replace("    event:", &format!("    answer: {answer}\n    event:"));
+        said(&text.replace("    to: [app]", &format!("    respond: {respond}\n    to: [app]")))
+    };
+    assert_eq!(facts("{ success: [200, 204] }", "{ status: 204 }"), "");
+    assert_eq!(
+        facts("{ success: [200, 204] }", "{ status: 202 }"),
+        "forebay.yaml:10:24: sources.hooks.respond.status: 202 is no success to `acme`, so what is kept would count as failed; write 200 or 204\n"
+    );
+    assert_eq!(
+        facts("{ ends_on: [410] }", "{ status: 410 }"),
+        "forebay.yaml:10:24: sources.hooks.respond.status: 410 has `acme` end the subscription, although the event is kept; write a status from 200 to 299\n"
+    );
+    let said = facts("{ success: [202] }", "{ status: 202 }");
+    assert!(said.contains("providers.acme.answer.respond: 200 is no success to it"), "{said}");
+    assert!(facts("{ success: [410] }", "{ status: 200 }").contains("not a status from 200 to 299"));
 }
 
 #[test]

@@ -53,8 +53,13 @@ impl Running {
     /// The same, where these networks' connections are not counted by client.
     async fn exempting(networks: &[IpNet], change: impl FnOnce(&mut Settings)) -> Self {
         let listen = vec![Listen { address: "127.0.0.1:0".parse().unwrap(), tls: Vec::new() }];
-        let mut settings =
-            Settings { listen, trusted_proxies: Vec::new(), health_path: None, limits: Limits::default() };
+        let mut settings = Settings {
+            listen,
+            trusted_proxies: Vec::new(),
+            health_path: None,
+            secret_paths: Vec::new(),
+            limits: Limits::default(),
+        };
         change(&mut settings);
         let bound = bind(&settings, 1).unwrap();
         let address = bound.addresses()[0];

@@ -87,8 +87,7 @@ impl Gateway {
         let found = tokio::time::timeout(PATIENCE, log.wait_for(ready)).await.map(|found| found.map(|l| l.clone()));
         let Ok(Ok(lines)) = found else { panic!("the gateway did not start: {:#?}", *log.borrow()) };
         let line = lines.iter().find(|line| message(line) == "ready").unwrap();
-        let facts: Value = serde_json::from_str(line).unwrap();
-        let address = |name: &str| format!("http://{}", field(&facts, name));
+        let address = |name: &str| format!("http://{}", field_of(line, name));
         let (ingress, admin) = (address("ingress"), address("admin"));
         Self { child, dir, log, ingress, admin, http: Http::new() }
     }
@@ -200,7 +199,22 @@ impl Gateway {
 }
 
 fn message(line: &str) -> String {
-    serde_json::from_str::<Value>(line).map(|line| field(&line, "message")).unwrap_or_default()
+    match serde_json::from_str::<Value>(line) {
+        Ok(line) => field(&line, "message"),
+        Err(_) if line.contains(": ready version=") => "ready".to_owned(), // `log.format: text`
+        Err(_) => String::new(),
+    }
+}
+
+/// The field `name` of a log line of either format.
+fn field_of(line: &str, name: &str) -> String {
+    match serde_json::from_str(line) {
+        Ok(line) => field(&line, name),
+        Err(_) => {
+            let value = line.split_once(&format!(" {name}=")).map_or("", |(_, rest)| rest);
+            value.split(' ').next().unwrap_or_default().trim_matches('"').to_owned()
+        }
+    }
 }
 
 fn field(line: &Value, name: &str) -> String {
