@@ -22,7 +22,7 @@ use crate::config::{Config, presets};
 use crate::deliver::{ClientError, Target};
 use crate::dispatch::Dispatch;
 use crate::index::{Index, IndexError};
-use crate::ingress::{self, BindError, Edge, Listeners};
+use crate::ingress::{self, Address, BindError, Edge, Listeners};
 use crate::intake::{Handle, Intake, Underway};
 use crate::journal::log::{self, LogJournal, OpenError};
 use crate::journal::{Journal, Pause, Retention};
@@ -100,7 +100,7 @@ pub enum Ended {
 #[derive(Clone, Debug)]
 pub struct Addresses {
     /// The public side.
-    pub ingress: Vec<SocketAddr>,
+    pub ingress: Vec<Address>,
     /// The private side.
     pub admin: SocketAddr,
 }
@@ -154,7 +154,7 @@ impl Gateway {
         let bound = ingress::bind(&config.ingress, workers)?;
         let address = config.admin.listen;
         let server = admin::Server::bind(address).await.map_err(|error| StartError::Admin { address, error })?;
-        let addresses = Addresses { ingress: bound.addresses().to_vec(), admin: server.address() };
+        let addresses = Addresses { ingress: bound.addresses(), admin: server.address() };
 
         let (edge, work, admin) = (Tasks::new(), Tasks::new(), Tasks::new());
         let journal = LogJournal::open(&config.journal, Arc::clone(&clock), metrics.clone())?;
@@ -202,7 +202,7 @@ impl Gateway {
         };
         let runtimes = (0..workers).map(|_| Builder::new_current_thread().enable_all().build());
         let runtimes: Vec<Runtime> = runtimes.collect::<io::Result<_>>()?;
-        for ((number, listeners), runtime) in bound.into_workers().into_iter().enumerate().zip(runtimes) {
+        for ((number, listeners), runtime) in bound.listeners().into_iter().enumerate().zip(runtimes) {
             let worker = shared.clone();
             let body = move || worker.run(number, listeners, &runtime);
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(body)?;

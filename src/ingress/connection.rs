@@ -9,28 +9,30 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt};
 
 use super::answer::{Caller, SendBody, answers};
+use super::bind::Manner;
+use super::proxy_protocol::{self, HeaderError};
+use super::stream::Stream;
 use super::tls::H2;
-use super::watch::{Patience, Watch, Watched};
-use super::{Edge, Handler, Limits};
+use super::watch::{LEAVING, Patience, Watch, Watched};
+use super::{Edge, Handler, Limits, ProxyProtocol};
 use crate::base::Tasks;
+use crate::telemetry::{Reason, Word};
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Between looks at a connection that has sent a part of the preface; hardly anybody ever does.
-const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Enough for a sender's parallel webhooks; with the windows it bounds what one connection can pin.
 const STREAMS: u32 = 64;
@@ -108,32 +110,72 @@ impl<H: Handler> Worker<H> {
     /// Serves one connection until it ends, or the tasks stop and what is under way on it is answered.
     ///
     /// Each stage is boxed: a future is as large as its largest stage, and most connections are idle HTTP/1.
-    pub(super) async fn connection(self, stream: TcpStream, peer: SocketAddr, tls: Option<Arc<ServerConfig>>) {
-        let _ = stream.set_nodelay(true); // at worst answers come later
-        match tls {
+    pub(super) async fn connection(self, mut stream: Stream, peer: SocketAddr, manner: Arc<Manner>) {
+        stream.send_at_once();
+        let mut peer = peer;
+        if manner.proxy_protocol == ProxyProtocol::Required {
+            let introduced = Box::pin(self.introduced(&mut stream, peer)).await;
+            let Some(introduced) = introduced else { return };
+            peer = introduced;
+        }
+        match manner.tls.clone() {
             None => Box::pin(self.plain(stream, peer)).await,
             Some(config) => Box::pin(self.secure(stream, peer, config)).await,
         }
     }
 
-    async fn plain(self, stream: TcpStream, peer: SocketAddr) {
-        let stopping = self.tasks.stopping();
-        let protocol = Box::pin(sniff(&stream, self.edge.limits.header_timeout));
-        if let Some(Some(protocol)) = stopping.run_until_cancelled(protocol).await {
+    /// Whom the PROXY header says the connection is from; none if it is to be closed, which is counted.
+    async fn introduced(&self, stream: &mut Stream, peer: SocketAddr) -> Option<SocketAddr> {
+        let trusted = &self.edge.trusted_proxies;
+        let ip = peer.ip().to_canonical();
+        let source = if trusted.is_empty() || trusted.iter().any(|network| network.contains(&ip)) {
+            let header = timeout(self.edge.limits.handshake_timeout, proxy_protocol::read(stream));
+            self.unless_leaving(header).await?.unwrap_or(Err(HeaderError::TooSlow))
+        } else {
+            Err(HeaderError::Stranger)
+        };
+        match source {
+            Ok(source) => Some(source.unwrap_or(peer)),
+            Err(error) => {
+                self.edge.metrics.unknown_source().refused(Reason::ProxyHeader);
+                if self.edge.refusal_log.admits(Reason::ProxyHeader) {
+                    tracing::info!(reason = Reason::ProxyHeader.as_str(), %error, client = %ip, "connection refused");
+                }
+                None
+            }
+        }
+    }
+
+    async fn plain(self, mut stream: Stream, peer: SocketAddr) {
+        let protocol = Box::pin(sniff(&mut stream, self.edge.limits.header_timeout));
+        if let Some(Some(protocol)) = self.unless_leaving(protocol).await {
             let caller = self.caller(peer, Security::Plain);
             self.speak(protocol, stream, caller).await;
         }
     }
 
-    async fn secure(self, stream: TcpStream, peer: SocketAddr, config: Arc<ServerConfig>) {
-        let stopping = self.tasks.stopping();
+    async fn secure(self, stream: Stream, peer: SocketAddr, config: Arc<ServerConfig>) {
         let handshake = Box::pin(TlsAcceptor::from(config).accept(stream));
         let handshake = timeout(self.edge.limits.handshake_timeout, handshake);
-        if let Some(Ok(Ok(stream))) = stopping.run_until_cancelled(handshake).await {
+        if let Some(Ok(Ok(stream))) = self.unless_leaving(handshake).await {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
             let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
             let caller = self.caller(peer, Security::Tls);
             self.speak(protocol, stream, caller).await;
+        }
+    }
+
+    /// What comes before the first request; once the tasks stop, there is a moment left for it. None if that was too
+    /// short.
+    async fn unless_leaving<T>(&self, stage: impl Future<Output = T>) -> Option<T> {
+        let stopping = self.tasks.stopping();
+        let left = async {
+            stopping.cancelled().await;
+            sleep(LEAVING).await;
+        };
+        tokio::select! { // neither is polled again
+            done = stage => Some(done),
+            () = left => None,
         }
     }
 
@@ -166,9 +208,10 @@ impl<H: Handler> Worker<H> {
         let end = drive(
             |cx, step| match step {
                 Step::Go => connection.poll_without_shutdown(cx).map(|result| result.is_err()),
+                Step::Leave if watch.in_head() => Poll::Pending, // hyper would cut it off; its answer will say it
                 Step::Leave => {
                     Pin::new(&mut connection).graceful_shutdown();
-                    Poll::Pending
+                    Poll::Ready(false)
                 }
             },
             &watch,
@@ -178,7 +221,8 @@ impl<H: Handler> Worker<H> {
         let mut io = connection.into_parts().io.into_inner().io;
         match end {
             End::TimedOut => {}
-            End::Done { broken } => close(&mut io, broken || watch.has_unread()).await,
+            // Whoever is asked to leave may be sending its next request just now: it sees an end, and no reset.
+            End::Done { broken } => close(&mut io, broken || watch.has_unread() || watch.is_leaving()).await,
         }
     }
 
@@ -191,7 +235,7 @@ impl<H: Handler> Worker<H> {
                 Step::Go => connection.as_mut().poll(cx).map(|result| result.is_err()),
                 Step::Leave => {
                     connection.as_mut().graceful_shutdown();
-                    Poll::Pending
+                    Poll::Ready(false)
                 }
             },
             &watch,
@@ -213,30 +257,33 @@ enum Protocol {
     Http2,
 }
 
-/// What a plain connection speaks, by its first bytes; none if they do not come in time.
-async fn sniff(stream: &TcpStream, patience: Duration) -> Option<Protocol> {
+/// What a plain connection speaks, by its first bytes, which stay in it; none if they do not come in time.
+async fn sniff(stream: &mut Stream, patience: Duration) -> Option<Protocol> {
+    let mut first = [0; PREFACE.len()];
+    let mut seen = 0;
     let look = async {
-        let mut first = [0; PREFACE.len()];
-        loop {
-            match stream.peek(&mut first).await {
+        while let Some(room) = first.get_mut(seen..).filter(|room| !room.is_empty()) {
+            match stream.read(room).await {
                 Ok(0) | Err(_) => return None,
-                Ok(PREFACE_BYTES) if first == *PREFACE => return Some(Protocol::Http2),
-                Ok(n) if !PREFACE.starts_with(first.get(..n).unwrap_or(&first)) => return Some(Protocol::Http1),
-                Ok(_part) => sleep(PREFACE_PAUSE).await, // a peek leaves the bytes, so it cannot wait for more
+                Ok(read) => seen += read,
+            }
+            if !PREFACE.starts_with(first.get(..seen)?) {
+                return Some(Protocol::Http1);
             }
         }
+        Some(Protocol::Http2)
     };
-    timeout(patience, look).await.ok().flatten()
+    let protocol = timeout(patience, look).await.ok().flatten()?;
+    stream.put_back(first.get(..seen)?);
+    Some(protocol)
 }
-
-const PREFACE_BYTES: usize = PREFACE.len();
 
 /// A step of a connection.
 #[derive(Clone, Copy)]
 enum Step {
     /// Do what there is to do.
     Go,
-    /// Finish what is under way, and take no more.
+    /// Finish what is under way, and take no more. Ready if it will, pending if this is not the time to say so.
     Leave,
 }
 
@@ -250,14 +297,17 @@ async fn drive(mut step: impl FnMut(&mut Context<'_>, Step) -> Poll<bool>, watch
     let stopping = tasks.stopping();
     let mut stopped = pin!(stopping.cancelled());
     let mut alarm = pin!(sleep_until(watch.deadline().unwrap_or_else(Instant::now)));
+    let mut told = false;
     poll_fn(|cx| {
         loop {
+            if !watch.is_leaving() && stopped.as_mut().poll(cx).is_ready() {
+                watch.leave();
+            }
             if let Poll::Ready(broken) = step(cx, Step::Go) {
                 return Poll::Ready(End::Done { broken });
             }
-            if !watch.is_leaving() && stopped.as_mut().poll(cx).is_ready() {
-                watch.leave();
-                let _ = step(cx, Step::Leave);
+            if !told && watch.is_leaving() && step(cx, Step::Leave).is_ready() {
+                told = true;
                 continue;
             }
             let Some(deadline) = watch.deadline() else { return Poll::Pending };
@@ -272,7 +322,6 @@ async fn drive(mut step: impl FnMut(&mut Context<'_>, Step) -> Poll<bool>, watch
                 alarm.as_mut().reset(deadline);
             } else if watch.deserves_notice() {
                 watch.leave();
-                let _ = step(cx, Step::Leave);
             } else {
                 return Poll::Ready(End::TimedOut);
             }
@@ -319,11 +368,15 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let under_way = self.watch.request();
-        let answers = self.answers.clone();
+        let (answers, watch) = (self.answers.clone(), Arc::clone(&self.watch));
+        let keeps_alive = request.version() < Version::HTTP_2;
         Box::pin(async move {
-            let answer = answers.oneshot(request).await;
+            let mut answer = answers.oneshot(request).await?;
+            if keeps_alive && watch.is_leaving() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             drop(under_way);
-            answer
+            Ok(answer)
         })
     }
 }

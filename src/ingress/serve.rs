@@ -1,19 +1,22 @@
 //! Accepting connections, one worker's share of them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use rustls::ServerConfig;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::bind::Listeners;
+use super::bind::{AtEnd, Listener, Listeners, Manner};
 use super::connection::{Protocols, Worker};
+use super::socket::{Acceptor, is_of_one_connection};
+use super::stream::Stream;
+use super::watch::LEAVING;
 use super::{Handler, Limits, Settings};
 use crate::base::{Clock, Rate, Tasks};
 use crate::limit::Limiter;
@@ -44,61 +47,135 @@ impl Edge {
     }
 }
 
-/// Accepts connections on `listeners` and serves their requests by `handler`, until `tasks` stop and every
-/// connection of this worker has ended. Call it on the worker's own runtime.
+/// Accepts connections on `listeners`, those that are opened later included, and serves their requests by `handler`,
+/// until `tasks` stop and every connection of this worker has ended. Call it on the worker's own runtime.
 ///
-/// A connection beyond the limit waits, and so do those behind it, in the system's queue. Once the tasks stop
-/// nothing more is accepted, idle connections are closed, and requests under way are answered.
+/// A connection beyond the limit waits, and so do those behind it, in the system's queue. Once the tasks stop,
+/// socket files go and who is in the queue of a socket that closes is taken in; then nothing more is accepted. Idle
+/// connections are closed, and requests under way are answered.
 ///
 /// # Errors
 /// The system's, if a socket cannot be used with this runtime.
 ///
 /// # Cancellation
-/// Dropped: nothing more is accepted; connections go on until `tasks` stop.
+/// Dropped: no door opens any more; those that are open, and connections, go on until `tasks` stop.
 pub async fn serve<H: Handler>(listeners: Listeners, edge: Arc<Edge>, handler: H, tasks: Tasks) -> io::Result<()> {
     let protocols = Arc::new(Protocols::new(&edge.limits, &tasks));
-    let worker = Worker { edge, handler, protocols, tasks };
-    let open = TaskTracker::new(); // counts this worker's connections, so that its runtime can outlive them
-    let mut doors = Vec::new();
-    for listener in listeners.0 {
-        let socket = TcpListener::from_std(listener.socket)?;
-        doors.push(accept(socket, listener.tls, worker.clone(), open.clone()));
+    let stopping = tasks.stopping();
+    // Counts this worker's doors and connections, so that its runtime can outlive them.
+    let doors = Doors { worker: Worker { edge, handler, protocols, tasks }, open: TaskTracker::new() };
+    for listener in listeners.take() {
+        doors.open(listener)?;
     }
-    join_all(doors).await;
-    open.close();
-    open.wait().await;
+    while let Some(opened) = stopping.run_until_cancelled(listeners.opened()).await {
+        doors.open_later(opened);
+    }
+    doors.open_later(listeners.take()); // their queues, too
+    doors.open.close();
+    doors.open.wait().await;
     Ok(())
 }
 
-async fn accept<H: Handler>(socket: TcpListener, tls: Option<Arc<ServerConfig>>, worker: Worker<H>, open: TaskTracker) {
-    let stopping = worker.tasks.stopping();
-    let mut pause = PAUSE_MIN;
-    while let Some(accepted) = stopping.run_until_cancelled(socket.accept()).await {
-        match accepted {
-            Ok((stream, peer)) => {
-                pause = PAUSE_MIN;
-                let slot = Arc::clone(&worker.edge.slots).acquire_owned();
-                let Some(Ok(slot)) = stopping.run_until_cancelled(slot).await else { return };
-                let (connection, counted) = (worker.clone().connection(stream, peer, tls.clone()), open.token());
-                worker.tasks.spawn("connection", async move {
-                    connection.await;
-                    drop((slot, counted));
-                });
+/// The doors of one worker.
+#[derive(Clone)]
+struct Doors<H> {
+    worker: Worker<H>,
+    open: TaskTracker,
+}
+
+impl<H: Handler> Doors<H> {
+    fn open(&self, listener: Listener) -> io::Result<()> {
+        let Listener { socket, manner, closing, file, at_end } = listener;
+        let acceptor = socket.into_acceptor()?;
+        let door = Door { manner, closing, stopping: self.worker.tasks.stopping(), at_end };
+        let (doors, counted) = (self.clone(), self.open.token());
+        self.worker.tasks.spawn("door", async move {
+            let (at_end, accepted) = doors.accept(&acceptor, &door).await;
+            if let Some(file) = file {
+                file.remove(); // so that nobody comes after the last one
             }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, pause_ms = pause.as_millis(), "no connection can be accepted; trying again");
-                let _ = stopping.run_until_cancelled(sleep(pause)).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+            let mut last: Vec<_> = accepted.into_iter().collect();
+            if at_end == AtEnd::Drained {
+                last.extend(acceptor.into_queue().filter_map(Result::ok));
+            }
+            let until = Instant::now() + LEAVING;
+            for (stream, peer) in last {
+                if let Ok(slot) = timeout_at(until, doors.slot()).await {
+                    doors.admit(stream, peer, slot, &door);
+                }
+            }
+            drop(counted);
+        });
+        Ok(())
+    }
+
+    /// Opens what came while the gateway runs. It goes on without a door that the system does not let it use.
+    fn open_later(&self, opened: Vec<Listener>) {
+        for listener in opened {
+            if let Err(error) = self.open(listener) {
+                tracing::error!(%error, "a worker cannot use a new socket of the public side");
             }
         }
     }
+
+    /// Takes connections in until the door closes. Gives the one that has no place yet as well.
+    async fn accept(&self, acceptor: &Acceptor, door: &Door) -> (AtEnd, Option<(Stream, SocketAddr)>) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let accepted = tokio::select! { // both are cancel-safe
+                at_end = door.closed() => return (at_end, None),
+                accepted = acceptor.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = PAUSE_MIN;
+                    let slot = tokio::select! { // both are cancel-safe
+                        slot = self.slot() => slot,
+                        at_end = door.closed() => return (at_end, Some((stream, peer))),
+                    };
+                    self.admit(stream, peer, slot, door);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, pause_ms = pause.as_millis(), "no connection can be accepted; trying again");
+                    let _ = timeout(pause, door.closed()).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// A place among the connections. Cancel-safe.
+    async fn slot(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.worker.edge.slots).acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    fn admit(&self, stream: Stream, peer: SocketAddr, slot: OwnedSemaphorePermit, door: &Door) {
+        let connection = self.worker.clone().connection(stream, peer, door.manner.load_full());
+        let counted = self.open.token();
+        self.worker.tasks.spawn("connection", async move {
+            connection.await;
+            drop((slot, counted));
+        });
+    }
 }
 
-/// Whether only the connection that would have been accepted is lost; the next may be fine.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+/// What a door's acceptor has to know of it.
+struct Door {
+    manner: Arc<ArcSwap<Manner>>,
+    closing: CancellationToken,
+    stopping: CancellationToken,
+    at_end: AtEnd,
+}
+
+impl Door {
+    /// Waits until it closes, alone or with the gateway. Cancel-safe.
+    async fn closed(&self) -> AtEnd {
+        tokio::select! { // both are cancel-safe
+            () = self.stopping.cancelled() => self.at_end,
+            () = self.closing.cancelled() => AtEnd::Drained,
+        }
+    }
 }
 
 /// Which refusals are logged: of a flood a sample. The counters count them all.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// How long an asked connection may take to leave when nothing is under way on it.
-const LEAVING: Duration = Duration::from_secs(1);
+pub(super) const LEAVING: Duration = Duration::from_secs(1);
 
 /// One connection's state, shared by its socket, its requests and the task that drives it.
 #[derive(Debug)]
@@ -87,6 +87,11 @@ impl Watch {
     /// Whether the connection was asked to leave.
     pub(super) fn is_leaving(&self) -> bool {
         self.with(|state| state.leaving_since.is_some())
+    }
+
+    /// Whether a head is under way, the first of a connection included: who sends it was not told that it is too late.
+    pub(super) fn in_head(&self) -> bool {
+        self.with(|state| state.requests == 0 && state.waiting == Waiting::Head)
     }
 
     /// When the connection has waited too long; never while a request is under way.

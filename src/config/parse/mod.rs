@@ -53,7 +53,7 @@ pub(super) fn admin_alone(root: &Map<'_>) -> crate::admin::Settings {
 /// The two sides cannot share an address.
 fn check_addresses(root: &Map<'_>, config: &Config) {
     let admin = config.admin.listen;
-    if admin.port() != 0 && config.ingress.listen.iter().any(|listen| listen.address == admin) {
+    if admin.port() != 0 && config.ingress.listen.iter().any(|listen| listen.address.tcp() == Some(admin)) {
         let field = root.section("admin").and_then(|map| map.get("listen"));
         let message = "the public side's address, too; give the private side its own";
         match field {
