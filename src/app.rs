@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::deliver::{ClientError, Targets};
 use crate::dispatch::Dispatch;
 use crate::index::{Index, IndexError};
-use crate::ingress::{self, BindError, Edge, Listeners};
+use crate::ingress::{self, Address, BindError, Edge, Listeners};
 use crate::intake::{Handle, Intake, Underway};
 use crate::journal::log::{self, LogJournal, OpenError};
 use crate::journal::{Journal, Pause, Retention};
@@ -113,7 +113,7 @@ pub enum Ended {
 #[derive(Clone, Debug)]
 pub struct Addresses {
     /// The public side.
-    pub ingress: Vec<SocketAddr>,
+    pub ingress: Vec<Address>,
     /// The private side.
     pub admin: SocketAddr,
 }
@@ -178,7 +178,7 @@ impl Gateway {
         let bound = ingress::bind(&config.ingress, workers)?;
         let address = config.admin.listen;
         let server = admin::Server::bind(address).await.map_err(|error| StartError::Admin { address, error })?;
-        let addresses = Addresses { ingress: bound.addresses().to_vec(), admin: server.address() };
+        let addresses = Addresses { ingress: bound.addresses(), admin: server.address() };
 
         let (edge, work, admin) = (Tasks::new(), Tasks::new(), Tasks::new());
         let journal = LogJournal::open(&config.journal, Arc::clone(&clock), metrics.clone())?;
@@ -198,7 +198,7 @@ impl Gateway {
             underway: Underway::default(),
         });
         let shared = Shared {
-            edge: Edge::new(&config.ingress, Arc::clone(&clock), metrics.clone()),
+            edge: Edge::new(&config.ingress, &edge, Arc::clone(&clock), metrics.clone()),
             intake: Handle(Arc::clone(&intake)),
             targets: watch::Sender::new(Arc::clone(&endpoints.targets)),
             clock: Arc::clone(&clock),
@@ -207,7 +207,10 @@ impl Gateway {
             workers,
         };
         let (grace, grace_now) = watch::channel(config.shutdown_grace);
+        let listeners = bound.listeners();
         let parts = Parts {
+            bound,
+            edge: Arc::clone(&shared.edge),
             intake,
             admin: Arc::new(ArcSwap::from_pointee(live::present(&config, &endpoints))),
             targets: shared.targets.clone(),
@@ -242,7 +245,7 @@ impl Gateway {
 
         let runtimes = (0..workers).map(|_| Builder::new_current_thread().enable_all().build());
         let runtimes: Vec<Runtime> = runtimes.collect::<io::Result<_>>()?;
-        for ((number, listeners), runtime) in bound.into_workers().into_iter().enumerate().zip(runtimes) {
+        for ((number, listeners), runtime) in listeners.into_iter().enumerate().zip(runtimes) {
             let worker = shared.clone();
             let body = move || worker.run(number, listeners, &runtime);
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(body)?;
@@ -250,7 +253,7 @@ impl Gateway {
         let live = Live::new(config, endpoints, parts);
         let seen = Seen::default().only(&files); // as nobody looked before it was read, it is read once more
         let reloader = Reloader { live, load, watch, seen, hangup, asks: asked, metrics };
-        work.spawn("reload", reloader.run(work.stopping()));
+        work.spawn("reload", reloader.run(edge.stopping()));
         Ok(Self { addresses, journal, edge, work, admin, stop_admin, draining, grace: grace_now, terminate, interrupt })
     }
 

@@ -34,7 +34,8 @@ const LAYERS: [(Peers, &[&str]); 9] = [
 ];
 
 /// What only these modules name: a crate that one module wraps, and HTTP's status codes, which no stage and no story knows.
-const HOMES: [(&str, &[&str]); 5] = [
+const HOMES: [(&str, &[&str]); 6] = [
+    ("listenfd", &["ingress"]),
     ("governor", &["limit"]),
     ("serde_yaml", &["config"]),
     ("rusqlite", &["index"]),

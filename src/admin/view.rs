@@ -140,13 +140,19 @@ pub struct Reloaded {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigChange {
     /// `added`, `removed` or `changed`.
-    pub what: String,
-    /// The key, `destinations.app.timeout`.
-    pub path: String,
+    pub change: String,
+    /// `source`, `destination` or `provider`; or the name of another section, e.g. `ingress`.
+    pub section: String,
+    /// Which source, destination or provider.
+    pub name: Option<String>,
+    /// Which key in it, e.g. `retry.max`; null is the whole.
+    pub key: Option<String>,
     /// What it was, where it can be shown.
     pub from: Option<String>,
     /// What it is now, where it can be shown.
     pub to: Option<String>,
+    /// All of that on one line for people: `~ destination app: timeout 30s -> 10s`.
+    pub text: String,
 }
 
 /// Why a config cannot be used: everything that is wrong with it.

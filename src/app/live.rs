@@ -1,18 +1,20 @@
 //! The parts of a running gateway that go by the config, and the config they go by.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use super::descriptors;
 use super::endpoints::Endpoints;
-use super::{StartError, descriptors};
 use crate::admin::{self, ConfigProblem};
 use crate::base::{Chain, Name};
 use crate::config::{Config, presets};
 use crate::deliver::Targets;
+use crate::ingress::{Bound, Edge};
 use crate::intake::Intake;
 use crate::journal::log::LogJournal;
 use crate::journal::{Journal, Pause, Retention};
@@ -28,6 +30,8 @@ pub(super) struct Live {
 
 /// What a config is put in force in.
 pub(super) struct Parts {
+    pub(super) bound: Bound,
+    pub(super) edge: Arc<Edge>,
     pub(super) intake: Arc<Intake<LogJournal>>,
     pub(super) admin: Arc<ArcSwap<admin::Present>>,
     pub(super) targets: watch::Sender<Arc<Targets>>,
@@ -56,11 +60,19 @@ impl Live {
             return Err(fixed);
         }
         descriptors::fit(&mut config);
-        let parts = &self.parts;
+        let parts = &mut self.parts;
         let endpoints = self.endpoints.next(&self.config, &config, &parts.metrics);
-        let mut endpoints = endpoints.map_err(|error| vec![unusable(&error)])?;
+        let mut endpoints = endpoints.map_err(|error| vec![unusable("", &error)])?;
+        let before = parts.bound.addresses();
+        let addresses = parts.bound.change(&config.ingress);
+        let addresses = addresses.map_err(|error| vec![unusable("ingress.listen", &error)])?;
 
         // From here on nothing fails.
+        if addresses != before {
+            let public: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            tracing::info!(ingress = public.join(","), "the public side listens elsewhere");
+        }
+        parts.edge.change(&config.ingress);
         for name in parts.intake.journal.paused() {
             let target = endpoints.targets.get(&name);
             if let Some(target) = target.filter(|target| target.pause() != Pause::Paused) {
@@ -98,8 +110,8 @@ fn needs_restart(path: &str) -> ConfigProblem {
     problem(path, "cannot change while the gateway runs; restart it, or write what it was".to_owned())
 }
 
-fn unusable(error: &StartError) -> ConfigProblem {
-    problem("", Chain(error).to_string())
+fn unusable(path: &str, error: &dyn Error) -> ConfigProblem {
+    problem(path, Chain(error).to_string())
 }
 
 fn problem(path: &str, message: String) -> ConfigProblem {

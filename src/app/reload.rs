@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::files::Seen;
 use super::live::Live;
 use crate::admin::{ConfigChange, ConfigProblem, ConfigProblems, ReloadError, Reloaded, Wanted};
-use crate::config::{Problem, Problems, Reading, Severity};
+use crate::config::{Change, Problem, Problems, Reading, Severity, What};
 use crate::telemetry::{Metrics, ReloadOutcome};
 
 /// Between two looks at the files. A change is taken up once two looks in a row see the same, so that a file is not
@@ -123,7 +123,7 @@ impl Reloader {
             Ok(read) => read,
             Err(problems) => return Err(self.refused(wanted, problems.0.iter().map(shown).collect())),
         };
-        let changes: Vec<ConfigChange> = Vec::new();
+        let changes: Vec<ConfigChange> = self.live.config().diff(&config).iter().map(told).collect();
         let applied = wanted == Wanted::Apply;
         if applied {
             self.live.change(config).map_err(|problems| self.refused(wanted, problems))?;
@@ -143,7 +143,7 @@ impl Reloader {
         }
         tracing::info!(cause = cause.as_str(), changes = changes.len(), "config reloaded");
         for change in changes {
-            tracing::info!(path = change.path, what = change.what, "config changed");
+            tracing::info!(change = change.text, "config changed");
         }
     }
 
@@ -167,6 +167,23 @@ impl Cause {
             Self::Asked => "api",
             Self::Files => "files",
         }
+    }
+}
+
+fn told(change: &Change) -> ConfigChange {
+    let what = match change.change {
+        What::Added => "added",
+        What::Removed => "removed",
+        What::Changed => "changed",
+    };
+    ConfigChange {
+        change: what.to_owned(),
+        section: change.section.clone(),
+        name: change.name.clone(),
+        key: change.key.clone(),
+        from: change.from.clone(),
+        to: change.to.clone(),
+        text: change.to_string(),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::client::{AdminArgs, Refused};
 use super::events::{finish, json_text};
 use super::text::plain;
-use crate::admin::{self, ConfigChange, Reloaded};
+use crate::admin::{self, Reloaded};
 
 /// Makes a running gateway read its config again.
 #[derive(Clone, Debug, clap::Args)]
@@ -59,7 +59,7 @@ pub async fn run(wanted: Wanted, args: Args, settings: Option<&admin::Settings>)
 
 fn told(Reloaded { applied, changes, warnings }: &Reloaded) -> String {
     let mut lines: Vec<String> = warnings.iter().map(|warning| plain(&warning.to_string())).collect();
-    lines.extend(changes.iter().map(line));
+    lines.extend(changes.iter().map(|change| plain(&change.text)));
     lines.push(match (applied, changes.len()) {
         (true, 0) => "reloaded; it says what it said before".to_owned(),
         (true, 1) => "reloaded; 1 change".to_owned(),
@@ -70,43 +70,28 @@ fn told(Reloaded { applied, changes, warnings }: &Reloaded) -> String {
     lines.join("\n") + "\n"
 }
 
-/// `~ destinations.app.timeout: 30s -> 10s`.
-fn line(change: &ConfigChange) -> String {
-    let mark = match change.what.as_str() {
-        "added" => '+',
-        "removed" => '-',
-        _ => '~',
-    };
-    let values = match (&change.from, &change.to) {
-        (Some(from), Some(to)) => format!(": {from} -> {to}"),
-        (None, Some(value)) | (Some(value), None) => format!(": {value}"),
-        (None, None) => String::new(),
-    };
-    plain(&format!("{mark} {}{values}", change.path))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::ConfigChange;
 
     #[test]
     fn changes_are_told_a_line_each() {
-        let change = |what: &str, path: &str, from: Option<&str>, to: Option<&str>| ConfigChange {
-            what: what.to_owned(),
-            path: path.to_owned(),
-            from: from.map(str::to_owned),
-            to: to.map(str::to_owned),
+        let change = |text: &str| ConfigChange {
+            change: "changed".to_owned(),
+            section: "destination".to_owned(),
+            name: Some("app".to_owned()),
+            key: None,
+            from: None,
+            to: None,
+            text: text.to_owned(),
         };
-        let changes = vec![
-            change("added", "sources.stripe", None, None),
-            change("removed", "destinations.app.rate_limit", Some("50/s"), None),
-            change("changed", "destinations.app.timeout", Some("30s"), Some("10s\u{1b}[2J")),
-        ];
-        let wanted = "+ sources.stripe\n- destinations.app.rate_limit: 50/s\n\
-                      ~ destinations.app.timeout: 30s -> 10s\u{fffd}[2J\n";
+        let changes = vec![change("+ source stripe"), change("~ destination app: timeout 30s -> 10s\u{1b}[2J")];
+        let wanted = "+ source stripe\n~ destination app: timeout 30s -> 10s\u{fffd}[2J\n";
         let compared = Reloaded { applied: false, changes, warnings: Vec::new() };
         assert_eq!(told(&compared), format!("{wanted}`forebay reload` puts this in force\n"));
         let applied = Reloaded { applied: true, ..compared };
-        assert_eq!(told(&applied), format!("{wanted}reloaded; 3 changes\n"));
+        assert_eq!(told(&applied), format!("{wanted}reloaded; 2 changes\n"));
+        assert_eq!(told(&Reloaded::default()), "the gateway goes by what the file says\n");
     }
 }

@@ -437,6 +437,10 @@ sources:
         let to = |line: &str, listen: &str| Plan::new(&args(line), Some(&config(listen))).unwrap();
         assert_eq!(to("acme", "0.0.0.0:8080").to, "http://127.0.0.1:8080/hooks/shop");
         assert_eq!(to("acme", "[::]:8080").to, "http://[::1]:8080/hooks/shop");
+        for elsewhere in ["unix:/run/x", "fd:"] {
+            let error = Plan::new(&args("acme"), Some(&config(elsewhere))).err().unwrap().to_string();
+            assert!(error.contains("give --to"), "{error}");
+        }
         let plan = to("other --source two", "192.0.2.1:80");
         assert_eq!(
             (plan.to.to_string().as_str(), plan.host.unwrap()),

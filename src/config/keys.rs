@@ -4,8 +4,8 @@
 
 use Given::{Default, Derived, Optional, Required};
 use Kind::{
-    Address, Count, Duration, FileName, Header, Json, Method, Moment, Name, Names, Network, Number, OneOf, Rate,
-    RateOfBytes, Same, Secret, Section, Size, Status, Switch, Text, Texts, Url,
+    Address, Count, Duration, FileName, Header, Json, Listener, Method, Moment, Name, Names, Network, Number, OneOf,
+    Rate, RateOfBytes, Same, Secret, Section, Size, Status, Switch, Text, Texts, Url,
 };
 use Shape::{List, One, OneOrList};
 
@@ -55,6 +55,8 @@ pub enum Kind {
     Status,
     /// An IP address and a port.
     Address,
+    /// The same, or `unix:/path`, or `fd:` and perhaps a name or number.
+    Listener,
     /// An IP address, or a network as of CIDR.
     Network,
     /// An absolute `http` or `https` URL.
@@ -167,11 +169,8 @@ const fn section(path: &'static str, doc: &'static str) -> Key {
 const NOT_YET: &[&str] = &[
     "alerts",
     "telemetry",
-    "ingress.listen.proxy_protocol",
     "ingress.listen.tls.acme",
-    "ingress.listen.tls.client_ca",
     "ingress.tls.acme",
-    "ingress.tls.client_ca",
     "journal.encryption_key",
     "journal.nats",
     "sources.*.params",
@@ -192,14 +191,17 @@ const NOT_YET: &[&str] = &[
 pub const KEYS: &[Key] = &[
     key("include", FileName, Optional("[conf.d/*.yaml]"), "Files beside this one with more sources, destinations and providers; * ? [a-z] in a file's name.").many(OneOrList),
     section("ingress", "The public side: where senders come in."),
-    key("ingress.listen", Address, Default("127.0.0.1:8080"), "Where it listens: an address, or { address, tls } for its own certificates.").many(OneOrList),
-    key("ingress.listen.address", Address, Required("127.0.0.1:8080"), "The address; port 0 takes a free one."),
+    key("ingress.listen", Listener, Default("127.0.0.1:8080"), "Where it listens: an address, unix:/path, fd: for inherited sockets, or { address, tls, proxy_protocol }.").many(OneOrList),
+    key("ingress.listen.address", Listener, Required("127.0.0.1:8080"), "The address; port 0 takes a free one."),
     key("ingress.listen.tls", Section, Derived("as ingress.tls", "{ cert: tls/hooks.crt, key: tls/hooks.key }"), "This listener's certificates; off for plain HTTP.").many(OneOrList).or_off(),
     key("ingress.listen.tls.cert", FileName, Required("tls/hooks.crt"), "The certificate chain, leaf first: a PEM file beside this file."),
     key("ingress.listen.tls.key", FileName, Required("tls/hooks.key"), "Its key: a PEM file beside this file."),
+    key("ingress.listen.tls.client_ca", FileName, Optional("tls/clients.pem"), "Authorities one of which must have signed a client's certificate: a PEM file."),
+    key("ingress.listen.proxy_protocol", Switch, Default("false"), "true: every connection begins with a PROXY header, version 1 or 2, or is closed."),
     key("ingress.tls", Section, Optional("{ cert: tls/hooks.crt, key: tls/hooks.key }"), "Certificates of every listener without its own; a list for several names.").many(OneOrList).or_off(),
     key("ingress.tls.cert", FileName, Required("tls/hooks.crt"), "The certificate chain, leaf first: a PEM file beside this file."),
     key("ingress.tls.key", FileName, Required("tls/hooks.key"), "Its key: a PEM file beside this file."),
+    key("ingress.tls.client_ca", FileName, Optional("tls/clients.pem"), "Authorities one of which must have signed a client's certificate: a PEM file."),
     key("ingress.public_url", Url, Optional("https://hooks.example.com"), "What stands before a source's path in the URL that providers send to; some sign it."),
     key("ingress.trusted_proxies", Network, Optional("[10.0.0.0/8]"), "Proxies whose X-Forwarded-* or Forwarded is believed; nobody's if absent.").many(List).or_off(),
     key("ingress.health_path", Text, Default("off"), "A path that answers 200, for load balancers that probe the public port.").or_off(),

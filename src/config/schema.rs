@@ -122,6 +122,7 @@ fn leaf(kind: Kind) -> Value {
             reference("text")
         }
         Kind::Address => reference("address"),
+        Kind::Listener => reference("listener"),
         Kind::Url => reference("url"),
         Kind::Duration => reference("duration"),
         Kind::Size => reference("size"),
@@ -158,6 +159,7 @@ fn definitions() -> Value {
         "rate_of_bytes": text("^[0-9]+(B|KiB|MiB|GiB|TiB)/s$", "1KiB/s"),
         "rate": text("^[0-9]+/[smh]$", "50/s"),
         "address": text("^.+:[0-9]+$", "127.0.0.1:8080"),
+        "listener": text("^(.+:[0-9]+|unix:/.*|fd:.*)$", "127.0.0.1:8080"),
         "url": text("^https?://", "http://127.0.0.1:3000/hooks"),
         "secret": { "anyOf": [{ "$ref": "#/$defs/text" }, Value::Object(mapping("sources.*.secrets"))] },
         "slots": {

@@ -143,7 +143,7 @@ fn off_false_nothing_and_absence_are_the_same() {
 fn variables_stand_for_any_text_and_only_for_text() {
     let text = format!("ingress:\n  listen: 127.0.0.1:${{PORT}}\nshutdown_grace: ${{GRACE:-5s}}\n{WHOLE}");
     let config = good(&text);
-    assert_eq!(config.ingress.listen[0].address.port(), 7070);
+    assert_eq!(config.ingress.listen[0].address.tcp().unwrap().port(), 7070);
     assert_eq!(config.shutdown_grace, Duration::from_secs(5));
 }
 
@@ -174,7 +174,10 @@ fn certificates_are_looked_into() {
     let said = |cert: &str, key: &str| {
         let text = format!("ingress: {{ tls: {{ cert: {cert}, key: {key} }} }}\n{WHOLE}");
         match parse_str("forebay.yaml", &text, dir.path(), &env) {
-            Ok((config, _)) => format!("{:?}", config.ingress.listen[0].tls[0].cert.strip_prefix(dir.path()).unwrap()),
+            Ok((config, _)) => format!(
+                "{:?}",
+                config.ingress.listen[0].tls.as_ref().unwrap().certificates[0].cert.strip_prefix(dir.path()).unwrap()
+            ),
             Err(problems) => problems.to_string(),
         }
     };
@@ -188,6 +191,34 @@ fn certificates_are_looked_into() {
         said("chain", "chain")
             .ends_with("the file has nothing of this kind in it; name a PEM file with the private key")
     );
+}
+
+#[test]
+fn whose_certificates_clients_must_show_is_looked_into_and_is_one_thing_for_a_listener() {
+    let dir = tempfile::tempdir().unwrap();
+    let signed = rcgen::generate_simple_self_signed(vec!["hooks.example.com".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("chain"), signed.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("key"), signed.signing_key.serialize_pem()).unwrap();
+    let said = |tls: &str| {
+        let text = format!("ingress: {{ tls: {tls} }}\n{WHOLE}");
+        match parse_str("forebay.yaml", &text, dir.path(), &env) {
+            Ok((config, _)) => format!("{:?}", config.ingress.listen[0].tls.as_ref().unwrap().client_ca.is_some()),
+            Err(problems) => problems.to_string(),
+        }
+    };
+    assert_eq!(said("{ cert: chain, key: key, client_ca: chain }"), "true");
+    assert_eq!(said("{ cert: chain, key: key }"), "false");
+    for (ca, why) in [("key", "there is no `BEGIN CERTIFICATE` in it"), ("none", "cannot be read")] {
+        let said = said(&format!("{{ cert: chain, key: key, client_ca: {ca} }}"));
+        assert!(
+            said.starts_with(&format!(
+                "forebay.yaml:1:53: ingress.tls.client_ca: no client can be known by this file: {why}"
+            )),
+            "{said}"
+        );
+    }
+    let uneven = said("[{ cert: chain, key: key, client_ca: chain }, { cert: chain, key: key }]");
+    assert!(uneven.contains("ingress.tls: `client_ca` is for the listener"), "{uneven}");
 }
 
 #[test]

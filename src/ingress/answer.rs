@@ -14,6 +14,7 @@ use http::{HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use ipnet::IpNet;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
@@ -85,21 +86,23 @@ fn panicked(_payload: Box<dyn Any + Send>) -> Response<Full<Bytes>> {
 impl<H: Handler> Caller<H> {
     async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let mut asked = Asked::of(&request, self.peer.ip().to_canonical());
+        let rules = self.edge.rules();
         if asked.version == Version::HTTP_2
-            && let Err(fault) = strict::check_http2(&request, self.edge.limits.headers)
+            && let Err(fault) = strict::check_http2(&request, rules.limits.headers)
         {
             self.count_malformed();
             self.log(Reason::Malformed, &fault, &asked);
             return self.turn_away(respond::fault(fault), &asked);
         }
-        if self.edge.health_path.as_deref() == Some(request.uri().path()) {
+        if rules.health_path.as_deref() == Some(request.uri().path()) {
             return match asked.method {
                 Method::GET | Method::HEAD => respond::healthy(),
                 _ => self.turn_away(respond::no_probe(), &asked),
             };
         }
         let handler = self.handler.clone();
-        let inbound = self.inbound(request);
+        let inbound = self.inbound(request, &rules.trusted_proxies);
+        drop(rules);
         asked.client = inbound.head.client.ip;
         match handler.oneshot(inbound).await {
             Ok(receipt) => respond::receipt(receipt),
@@ -133,12 +136,12 @@ impl<H: Handler> Caller<H> {
         unknown.refused(Reason::Malformed);
     }
 
-    fn inbound(&self, request: Request<Incoming>) -> Inbound {
+    fn inbound(&self, request: Request<Incoming>, trusted_proxies: &[IpNet]) -> Inbound {
         let (parts, body) = request.into_parts();
         let named = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let host: Option<Box<str>> = parts.uri.authority().map(Authority::as_str).or(named).map(Box::from);
         let own = Client { ip: self.peer.ip().to_canonical(), tls: self.tls, host: host.clone() };
-        let client = forwarded::client(own, &parts.headers, &self.edge.trusted_proxies);
+        let client = forwarded::client(own, &parts.headers, trusted_proxies);
         let head = Head {
             method: parts.method,
             path: Box::from(parts.uri.path()),
@@ -163,7 +166,7 @@ impl<H: Handler> Caller<H> {
 
     /// A path as the log may have it.
     fn shown<'p>(&self, path: &'p str) -> &'p str {
-        if self.edge.secret_paths.iter().any(|table| table.find(None, path).is_some()) { "***" } else { path }
+        if self.edge.rules().secret_paths.iter().any(|table| table.find(None, path).is_some()) { "***" } else { path }
     }
 
     fn log(&self, reason: Reason, error: &dyn Error, asked: &Asked) {

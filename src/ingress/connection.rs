@@ -9,33 +9,36 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response, Version};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt};
 
 use super::answer::{Caller, SendBody, answers};
+use super::bind::Manner;
+use super::edge::Rules;
 use super::frames::Frames;
 use super::outgoing::{Answer, Outgoing};
 use super::places::Seat;
+use super::proxy_protocol::{self, HeaderError};
+
+use super::stream::Stream;
 use super::strict::{Guard, HeadLimits};
 use super::tls::H2;
-use super::watch::{Patience, Watch, Watched};
-use super::{Edge, Handler, Limits};
+use super::watch::{LEAVING, Patience, Watch, Watched};
+use super::{Edge, Handler, Limits, ProxyProtocol};
 use crate::base::Tasks;
-use crate::telemetry::{CutOff, Metrics};
+use crate::telemetry::{CutOff, Metrics, Reason, Word};
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Between looks at a connection that has sent a part of the preface; hardly anybody ever does.
-const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Enough for a sender's parallel webhooks; with the windows it bounds what one connection can pin.
 const STREAMS: u32 = 64;
@@ -113,7 +116,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for TaskExecutor {
 pub(super) struct Worker<H> {
     pub(super) edge: Arc<Edge>,
     pub(super) handler: H,
-    pub(super) protocols: Arc<Protocols>,
+    /// Those of the connection.
+    pub(super) rules: Arc<Rules>,
     pub(super) tasks: Tasks,
 }
 
@@ -121,24 +125,50 @@ impl<H: Handler> Worker<H> {
     /// Serves one connection until it ends, or the tasks stop and what is under way on it is answered.
     ///
     /// Each stage is boxed: a future is as large as its largest stage, and most connections are idle HTTP/1.
-    pub(super) async fn connection(
-        self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        tls: Option<Arc<ServerConfig>>,
-        seat: Arc<Seat>,
-    ) {
-        let _ = stream.set_nodelay(true); // at worst answers come later
-        match tls {
+    pub(super) async fn connection(self, mut stream: Stream, peer: SocketAddr, manner: Arc<Manner>, seat: Arc<Seat>) {
+        stream.send_at_once();
+        let mut peer = peer;
+        if manner.proxy_protocol == ProxyProtocol::Required {
+            let introduced = Box::pin(self.introduced(&mut stream, peer)).await;
+            let Some(introduced) = introduced else { return };
+            peer = introduced;
+            if let Some(client) = self.edge.counts_as(peer.ip())
+                && seat.is_of(client).is_err()
+            {
+                return self.edge.turn_away(peer.ip());
+            }
+        }
+        match manner.tls.clone() {
             None => Box::pin(self.plain(stream, peer, seat)).await,
             Some(config) => Box::pin(self.secure(stream, peer, config, seat)).await,
         }
     }
 
-    async fn plain(self, stream: TcpStream, peer: SocketAddr, seat: Arc<Seat>) {
-        let stopping = self.tasks.stopping();
-        let protocol = timeout(self.edge.limits.header_timeout, Box::pin(sniff(&stream)));
-        match stopping.run_until_cancelled(protocol).await {
+    /// Whom the PROXY header says the connection is from; none if it is to be closed, which is counted.
+    async fn introduced(&self, stream: &mut Stream, peer: SocketAddr) -> Option<SocketAddr> {
+        let trusted = &self.rules.trusted_proxies;
+        let ip = peer.ip().to_canonical();
+        let source = if trusted.is_empty() || trusted.iter().any(|network| network.contains(&ip)) {
+            let header = timeout(self.rules.limits.handshake_timeout, proxy_protocol::read(stream));
+            self.unless_leaving(header).await?.unwrap_or(Err(HeaderError::TooSlow))
+        } else {
+            Err(HeaderError::Stranger)
+        };
+        match source {
+            Ok(source) => Some(source.unwrap_or(peer)),
+            Err(error) => {
+                self.edge.metrics.unknown_source().refused(Reason::ProxyHeader);
+                if self.edge.refusal_log.admits(Reason::ProxyHeader) {
+                    tracing::info!(reason = Reason::ProxyHeader.as_str(), %error, client = %ip, "connection refused");
+                }
+                None
+            }
+        }
+    }
+
+    async fn plain(self, mut stream: Stream, peer: SocketAddr, seat: Arc<Seat>) {
+        let protocol = timeout(self.rules.limits.header_timeout, Box::pin(sniff(&mut stream)));
+        match self.unless_leaving(protocol).await {
             Some(Ok(Some(protocol))) => {
                 let caller = self.caller(peer, Security::Plain, seat);
                 let stream = self.outgoing(stream);
@@ -149,11 +179,10 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    async fn secure(self, stream: TcpStream, peer: SocketAddr, config: Arc<ServerConfig>, seat: Arc<Seat>) {
-        let stopping = self.tasks.stopping();
+    async fn secure(self, stream: Stream, peer: SocketAddr, config: Arc<ServerConfig>, seat: Arc<Seat>) {
         let handshake = Box::pin(TlsAcceptor::from(config).accept(self.outgoing(stream)));
-        let handshake = timeout(self.edge.limits.handshake_timeout, handshake);
-        match stopping.run_until_cancelled(handshake).await {
+        let handshake = timeout(self.rules.limits.handshake_timeout, handshake);
+        match self.unless_leaving(handshake).await {
             Some(Ok(Ok(stream))) => {
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
                 let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
@@ -165,8 +194,22 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    fn outgoing(&self, stream: TcpStream) -> Outgoing<TcpStream> {
-        Outgoing::new(stream, self.edge.limits.write_timeout, &self.edge.metrics)
+    /// What comes before the first request; once the tasks stop, there is a moment left for it. None if that was too
+    /// short.
+    async fn unless_leaving<T>(&self, stage: impl Future<Output = T>) -> Option<T> {
+        let stopping = self.tasks.stopping();
+        let left = async {
+            stopping.cancelled().await;
+            sleep(LEAVING).await;
+        };
+        tokio::select! { // neither is polled again
+            done = stage => Some(done),
+            () = left => None,
+        }
+    }
+
+    fn outgoing(&self, stream: Stream) -> Outgoing<Stream> {
+        Outgoing::new(stream, self.rules.limits.write_timeout, &self.edge.metrics)
     }
 
     fn speak<IO>(self, protocol: Protocol, io: IO, caller: Caller<H>) -> Pin<Box<dyn Future<Output = ()> + Send>>
@@ -180,7 +223,7 @@ impl<H: Handler> Worker<H> {
     }
 
     fn caller(&self, peer: SocketAddr, security: Security, seat: Arc<Seat>) -> Caller<H> {
-        let Limits { header_timeout, idle_timeout, write_timeout, .. } = self.edge.limits;
+        let Limits { header_timeout, idle_timeout, write_timeout, .. } = self.rules.limits;
         let patience = Patience { head: header_timeout, idle: idle_timeout, write: write_timeout };
         Caller {
             edge: Arc::clone(&self.edge),
@@ -193,16 +236,17 @@ impl<H: Handler> Worker<H> {
 
     async fn http1(self, io: impl AsyncRead + AsyncWrite + Send + Unpin, caller: Caller<H>) {
         let watch = Arc::clone(&caller.watch);
-        let io = Guard::new(Watched { io, watch: Arc::clone(&watch) }, self.protocols.head);
+        let io = Guard::new(Watched { io, watch: Arc::clone(&watch) }, self.rules.protocols.head);
         let io = TokioIo::new(io);
         let service = HyperService { answers: answers(caller.clone()), watch: Arc::clone(&watch) };
-        let mut connection = self.protocols.http1.serve_connection(io, service);
+        let mut connection = self.rules.protocols.http1.serve_connection(io, service);
         let end = drive(
             |cx, step| match step {
                 Step::Go => connection.poll_without_shutdown(cx).map(|result| result.is_err()),
+                Step::Leave if watch.in_head() => Poll::Pending, // hyper would cut it off; its answer will say it
                 Step::Leave => {
                     Pin::new(&mut connection).graceful_shutdown();
-                    Poll::Pending
+                    Poll::Ready(false)
                 }
             },
             &watch,
@@ -218,7 +262,10 @@ impl<H: Handler> Worker<H> {
                 let _ = timeout(LINGER, io.write_all(&answer)).await; // whoever does not take it loses it
                 close(&mut io, Rest::MayCome).await;
             }
-            (End::Done { broken }, None) if broken || watch.has_unread() => close(&mut io, Rest::MayCome).await,
+            // Whoever is asked to leave may be sending its next request just now: it sees an end, and no reset.
+            (End::Done { broken }, None) if broken || watch.has_unread() || watch.is_leaving() => {
+                close(&mut io, Rest::MayCome).await;
+            }
             (End::Done { .. }, None) => close(&mut io, Rest::None).await,
         }
     }
@@ -227,13 +274,13 @@ impl<H: Handler> Worker<H> {
         let watch = Arc::clone(&caller.watch);
         let service = HyperService { answers: answers(caller), watch: Arc::clone(&watch) };
         let io = TokioIo::new(Frames::new(io, &self.edge.metrics));
-        let mut connection = pin!(self.protocols.http2.serve_connection(io, service));
+        let mut connection = pin!(self.rules.protocols.http2.serve_connection(io, service));
         let _ = drive(
             |cx, step| match step {
                 Step::Go => connection.as_mut().poll(cx).map(|result| result.is_err()),
                 Step::Leave => {
                     connection.as_mut().graceful_shutdown();
-                    Poll::Pending
+                    Poll::Ready(false)
                 }
             },
             &watch,
@@ -256,27 +303,31 @@ enum Protocol {
     Http2,
 }
 
-/// What a plain connection speaks, by its first bytes; none if it ends before them.
-async fn sniff(stream: &TcpStream) -> Option<Protocol> {
+/// What a plain connection speaks, by its first bytes, which stay in it; none if it ends before them.
+async fn sniff(stream: &mut Stream) -> Option<Protocol> {
     let mut first = [0; PREFACE.len()];
-    loop {
-        match stream.peek(&mut first).await {
+    let mut seen = 0;
+    let mut protocol = Protocol::Http2;
+    while let Some(room) = first.get_mut(seen..).filter(|room| !room.is_empty()) {
+        match stream.read(room).await {
             Ok(0) | Err(_) => return None,
-            Ok(PREFACE_BYTES) if first == *PREFACE => return Some(Protocol::Http2),
-            Ok(n) if !PREFACE.starts_with(first.get(..n).unwrap_or(&first)) => return Some(Protocol::Http1),
-            Ok(_part) => sleep(PREFACE_PAUSE).await, // a peek leaves the bytes, so it cannot wait for more
+            Ok(read) => seen += read,
+        }
+        if !PREFACE.starts_with(first.get(..seen)?) {
+            protocol = Protocol::Http1;
+            break;
         }
     }
+    stream.put_back(first.get(..seen)?);
+    Some(protocol)
 }
-
-const PREFACE_BYTES: usize = PREFACE.len();
 
 /// A step of a connection.
 #[derive(Clone, Copy)]
 enum Step {
     /// Do what there is to do.
     Go,
-    /// Finish what is under way, and take no more.
+    /// Finish what is under way, and take no more. Ready if it will, pending if this is not the time to say so.
     Leave,
 }
 
@@ -295,14 +346,17 @@ async fn drive(
     let stopping = tasks.stopping();
     let mut stopped = pin!(stopping.cancelled());
     let mut alarm = pin!(sleep_until(watch.deadline().unwrap_or_else(Instant::now)));
+    let mut told = false;
     poll_fn(|cx| {
         loop {
+            if !watch.is_leaving() && stopped.as_mut().poll(cx).is_ready() {
+                watch.leave();
+            }
             if let Poll::Ready(broken) = step(cx, Step::Go) {
                 return Poll::Ready(End::Done { broken });
             }
-            if !watch.is_leaving() && stopped.as_mut().poll(cx).is_ready() {
-                watch.leave();
-                let _ = step(cx, Step::Leave);
+            if !told && watch.is_leaving() && step(cx, Step::Leave).is_ready() {
+                told = true;
                 continue;
             }
             let Some(deadline) = watch.deadline() else { return Poll::Pending };
@@ -321,7 +375,6 @@ async fn drive(
             if missing == CutOff::Idle && watch.deserves_notice() {
                 metrics.connections().cut_off(missing);
                 watch.leave();
-                let _ = step(cx, Step::Leave);
                 continue;
             }
             if missing != CutOff::Idle {
@@ -381,7 +434,10 @@ where
         let (answers, watch) = (self.answers.clone(), Arc::clone(&self.watch));
         let is_http2 = request.version() == Version::HTTP_2;
         Box::pin(async move {
-            let answer = answers.oneshot(request).await?;
+            let mut answer = answers.oneshot(request).await?;
+            if !is_http2 && watch.is_leaving() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             drop(under_way);
             Ok(answer.map(|body| if is_http2 { Answer::told(body, &watch) } else { Answer::untold(body) }))
         })

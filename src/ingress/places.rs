@@ -97,10 +97,11 @@ impl Places {
         }
         self.metrics.connections().set_open(table.taken);
         let standing = Mutex::new(Standing::Heard);
-        let seat = Seat { places: Arc::clone(self), evicted: CancellationToken::new(), standing };
+        let client = Mutex::new(client);
+        let seat = Seat { places: Arc::clone(self), evicted: CancellationToken::new(), client, standing };
         drop(table);
         seat.silent();
-        Ok(Some(Place { seat: Arc::new(seat), client }))
+        Ok(Some(Place { seat: Arc::new(seat) }))
     }
 
     /// Asks the connection that has been silent longest to go, if there is one: a descriptor is wanted.
@@ -150,7 +151,6 @@ impl Drop for Waits<'_> {
 /// A connection's place, free again when this is dropped.
 pub(super) struct Place {
     seat: Arc<Seat>,
-    client: Option<ClientKey>,
 }
 
 impl Place {
@@ -172,7 +172,7 @@ impl Drop for Place {
         let mut table = places.table();
         table.taken -= 1;
         table.going -= usize::from(self.seat.evicted.is_cancelled());
-        if let Some(client) = self.client
+        if let Some(client) = self.seat.client.lock().unwrap_or_else(PoisonError::into_inner).take()
             && let Some(count) = table.by_client.get_mut(&client)
         {
             *count -= 1;
@@ -190,6 +190,8 @@ impl Drop for Place {
 pub(super) struct Seat {
     places: Arc<Places>,
     evicted: CancellationToken,
+    /// Among whose connections it counts. Taken after the table's lock.
+    client: Mutex<Option<ClientKey>>,
     /// Taken before the table's lock.
     standing: Mutex<Standing>,
 }
@@ -201,6 +203,22 @@ enum Standing {
 }
 
 impl Seat {
+    /// The connection, which counted among nobody's, turns out to be one of `client`'s.
+    ///
+    /// # Errors
+    /// [`TooMany`] if the client has its share already.
+    pub(super) fn is_of(&self, client: ClientKey) -> Result<(), TooMany> {
+        let mut table = self.places.table();
+        let (most, mut own) = (table.per_client_max, self.client.lock().unwrap_or_else(PoisonError::into_inner));
+        let count = table.by_client.entry(client).or_default();
+        if *count >= most {
+            return Err(TooMany);
+        }
+        *count += 1;
+        *own = Some(client);
+        Ok(())
+    }
+
     /// A request is under way.
     pub(super) fn heard(&self) {
         let mut standing = self.standing();
@@ -271,6 +289,47 @@ pub(super) mod tests {
         assert_eq!(take("2001:db8:0:0:9::").err(), Some(TooMany), "a /64 is one client");
         let _next = take("2001:db8:0:1::1").unwrap();
         let _exempt: Vec<_> = (0..5).map(|_| places.take(None).unwrap().unwrap()).collect();
+    }
+
+    #[test]
+    fn whoever_a_proxy_introduces_counts_from_then_on() {
+        let places = places(100, 1);
+        let introduced = || {
+            let place = places.take(None).unwrap().expect("there is room");
+            place.seat().is_of(client("192.0.2.1").unwrap()).map(|()| place)
+        };
+        let first = introduced().unwrap();
+        assert_eq!(introduced().err(), Some(TooMany));
+        assert_eq!(places.take(client("192.0.2.1")).err(), Some(TooMany));
+        drop(first);
+        drop(introduced().unwrap());
+        assert_eq!((places.table().taken, places.table().by_client.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn more_places_are_there_at_once_for_all_who_wait() {
+        let places = places(1, 10);
+        let first = places.enter(None).await.unwrap();
+        first.seat.heard(); // under way, so nobody takes its place
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(places.enter(None))).collect();
+        for one in &mut waiting {
+            assert!(futures_util::poll!(one).is_pending());
+        }
+        places.resize(3, 10);
+        let (mut in_now, mut outside) = (Vec::new(), 0);
+        for _round in 0..3 {
+            for mut one in std::mem::take(&mut waiting) {
+                match futures_util::poll!(&mut one) {
+                    std::task::Poll::Ready(place) => in_now.push(place.unwrap()),
+                    std::task::Poll::Pending => waiting.push(one),
+                }
+            }
+            outside = waiting.len();
+        }
+        assert_eq!((in_now.len(), outside), (2, 1));
+        in_now.iter().for_each(|place| place.seat.heard());
+        places.resize(1, 10);
+        assert_eq!(places.table().taken, 3, "whoever has a place keeps it");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! What the public side listens on, and its limits.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::Address;
 use crate::base::ByteSize;
 use crate::limit::RateLimit;
 
@@ -24,13 +24,42 @@ pub struct Settings {
     pub limits: Limits,
 }
 
-/// One address.
-#[derive(Clone, Debug)]
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// The address; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// The certificates, if it speaks TLS; the first is used where no name matches.
-    pub tls: Vec<CertificateFiles>,
+    /// Where; it is what tells listeners apart when the settings change.
+    pub address: Address,
+    /// TLS, if it speaks that.
+    pub tls: Option<Tls>,
+    /// Whether connections begin with a PROXY header.
+    pub proxy_protocol: ProxyProtocol,
+}
+
+impl Listen {
+    /// Plain HTTP at `address`.
+    #[must_use]
+    pub fn plain(address: impl Into<Address>) -> Self {
+        Self { address: address.into(), tls: None, proxy_protocol: ProxyProtocol::Off }
+    }
+}
+
+/// Whether a proxy says, in front of everything else, whom a connection is from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// It does not: a PROXY header is no HTTP.
+    #[default]
+    Off,
+    /// It must: a connection without a PROXY header is closed.
+    Required,
+}
+
+/// How a listener speaks TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// At least one; the first is used where no name matches.
+    pub certificates: Vec<CertificateFiles>,
+    /// Whose certificates clients must show, a PEM file; nobody need show one if none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// A certificate chain and its key, PEM files.

@@ -1,17 +1,23 @@
-//! Certificates from PEM files, chosen by the name that the client asks for.
+//! TLS: certificates from PEM files, chosen by the name that the client asks for, and who may connect.
+//!
+//! Versions 1.2 and 1.3, with the cipher suites of rustls: forward secret and authenticated, all of them. There is no
+//! renegotiation and no early data, which could be replayed. Sessions are resumed by tickets under keys that the process
+//! makes for itself, for each door anew whenever its certificates are read, and changes every six hours: a worker need not
+//! have seen the session, none is kept, and what a former `client_ca` let in is not let in by them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::client::verify_server_name;
-use rustls::crypto::aws_lc_rs;
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoClientAuth, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
-use super::CertificateFiles;
+use super::{CertificateFiles, Tls};
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,37 +40,69 @@ pub enum TlsError {
         /// What is wrong with them.
         why: String,
     },
+    /// Certificates by which clients cannot be told.
+    #[error("{path} cannot say which clients are let in: {why}")]
+    ClientCa {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The TLS library refuses its own defaults.
     #[error("TLS cannot be set up: {0}")]
     Library(#[from] rustls::Error),
 }
 
-/// Reads `files` into a server's side of TLS 1.2 and 1.3, HTTP/2 preferred to HTTP/1.1.
+/// Reads the files of `tls` into a server's side of TLS, HTTP/2 preferred to HTTP/1.1.
 ///
 /// # Errors
 /// [`TlsError`] with the file's name for the first certificate or key that cannot be used.
-pub fn server_config(files: &[CertificateFiles]) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let keys = files.iter().map(|files| load(files, &provider)).collect::<Result<Vec<_>, _>>()?;
+    let keys = tls.certificates.iter().map(|files| load(files, &provider)).collect::<Result<Vec<_>, _>>()?;
+    let clients: Arc<dyn ClientCertVerifier> = match &tls.client_ca {
+        None => Arc::new(NoClientAuth),
+        Some(path) => clients_of(path, &provider)?,
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(Arc::new(Certificates(keys)));
     config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
+    config.ignore_client_order = true; // ours is the order: none is weak, and a scanner need not wonder
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))
+}
+
+/// Clients that show a certificate which one of those in `path` has signed.
+fn clients_of(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let unusable = |why: String| TlsError::ClientCa { path: path.to_owned(), why };
+    let mut roots = RootCertStore::empty();
+    for certificate in chain(path)? {
+        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| unusable(error.to_string()))
 }
 
 /// HTTP/2's name in ALPN.
 pub(super) const H2: &[u8] = b"h2";
 
-fn load(files: &CertificateFiles, provider: &rustls::crypto::CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
-    let chain = CertificateDer::pem_file_iter(&files.cert)
+/// The certificates in a file, at least one.
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| file(&files.cert, &error))?;
+        .map_err(|error| file(path, &error))?;
     if chain.is_empty() {
         let why = "there is no `BEGIN CERTIFICATE` in it".to_owned();
-        return Err(TlsError::File { path: files.cert.clone(), why });
+        return Err(TlsError::File { path: path.to_owned(), why });
     }
+    Ok(chain)
+}
+
+fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = chain(&files.cert)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| file(&files.key, &error))?;
     let pair = CertifiedKey::from_der(chain, key, provider).and_then(|key| {
         key.end_entity_cert().and_then(ParsedCertificate::try_from)?;
@@ -116,7 +154,7 @@ mod tests {
         if !key.is_empty() {
             std::fs::write(&files.key, key).unwrap();
         }
-        server_config(&[files]).unwrap_err().to_string()
+        server_config(&Tls { certificates: vec![files], client_ca: None }).unwrap_err().to_string()
     }
 
     #[test]

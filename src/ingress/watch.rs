@@ -17,7 +17,7 @@ use super::places::Seat;
 use crate::telemetry::CutOff;
 
 /// How long an asked connection may take to leave when nothing is under way on it.
-const LEAVING: Duration = Duration::from_secs(1);
+pub(super) const LEAVING: Duration = Duration::from_secs(1);
 
 /// One connection's state, shared by its socket, its requests and the task that drives it.
 #[derive(Debug)]
@@ -117,6 +117,11 @@ impl Watch {
     /// Whether the connection was asked to leave.
     pub(super) fn is_leaving(&self) -> bool {
         self.with(|state| state.leaving_since.is_some())
+    }
+
+    /// Whether a head is under way, the first of a connection included: who sends it was not told that it is too late.
+    pub(super) fn in_head(&self) -> bool {
+        self.with(|state| state.requests == 0 && state.waiting == Waiting::Head)
     }
 
     /// When the connection has waited too long: for a request, never while one is under way, or for its peer to read.

@@ -83,6 +83,8 @@ words! {
     Reason {
         /// Ambiguous or broken HTTP.
         Malformed = "malformed",
+        /// The connection had no good PROXY header where one is required.
+        ProxyHeader = "proxy_header",
         /// No source has the path.
         NoRoute = "no_route",
         /// The source does not take the method.

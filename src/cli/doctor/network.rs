@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -15,6 +16,8 @@ use super::disk::Holder;
 use crate::base::{UnixMillis, format_duration};
 use crate::config::Config;
 use crate::deliver::{self, Destination};
+use crate::ingress::Address;
+use crate::ingress::unix::{self, Found};
 
 /// How long the running gateway, or a destination that is connected, may take to tell the time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -44,7 +47,11 @@ pub(super) async fn addresses(config: &Config, holder: Option<Holder>, checks: &
         None => Owner::Unknown,
     };
     for listen in &config.ingress.listen {
-        checks.push(address("ingress.listen", listen.address, owner));
+        checks.push(match &listen.address {
+            Address::Tcp(tcp) => address("ingress.listen", *tcp, owner),
+            Address::Unix(path) => socket_file(&listen.address, path, owner),
+            Address::Inherited(_) => inherited(&listen.address),
+        });
     }
     checks.push(address("admin.listen", admin, owner));
     said.filter(|_| holder.is_some()).as_deref().and_then(date)
@@ -75,6 +82,36 @@ fn address(what: &str, address: SocketAddr, owner: Owner) -> Check {
             Check::fail(what, error.to_string(), cure)
         }
     }
+}
+
+fn socket_file(address: &Address, path: &Path, owner: Owner) -> Check {
+    let what = format!("ingress.listen {address}");
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    match unix::state(path) {
+        Ok(Found::Nothing) if !dir.is_dir() => {
+            let cure = "make it, and let the user who runs forebay write there (systemd: RuntimeDirectory=)";
+            Check::fail(what, format!("there is no directory {}", dir.display()), cure)
+        }
+        Ok(Found::Nothing) => Check::ok(what, "free"),
+        Ok(Found::Stale) => Check::ok(what, "left by a gateway that was killed; the next start replaces it"),
+        Ok(Found::InUse) => match owner {
+            Owner::Ours => Check::ok(what, "in use, and a gateway runs on this journal: it is taken for its own"),
+            Owner::OtherGateway | Owner::Unknown => {
+                let cure = "another program listens on it (`ss -lxp` names it): stop it, or choose another path";
+                Check::fail(what, "in use", cure)
+            }
+        },
+        Ok(Found::NoSocket) => {
+            Check::fail(what, "a file that is no socket has this name", "move it away, or choose another path")
+        }
+        Err(error) => Check::fail(what, error.to_string(), "let the user who runs forebay use the path"),
+    }
+}
+
+/// They are handed to the gateway, not to this command.
+fn inherited(address: &Address) -> Check {
+    let detail = "handed over by the service manager when the gateway starts; not looked at here";
+    Check::ok(format!("ingress.listen {address}"), detail)
 }
 
 /// Connects to every destination at once, as an attempt would. Gives the times they tell, too.
@@ -145,6 +182,25 @@ fn date(answer: &str) -> Option<UnixMillis> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_file_may_be_free_left_behind_in_use_or_no_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let look = |name: &str, owner| {
+            let path = dir.path().join(name);
+            socket_file(&Address::Unix(path.clone()), &path, owner)
+        };
+        let said = |check: Check| format!("{check:?}");
+        assert!(said(look("s", Owner::Unknown)).contains("free"));
+        assert!(said(look("none/s", Owner::Unknown)).contains("there is no directory"));
+        let socket = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
+        assert!(said(look("s", Owner::Unknown)).contains("stop it, or choose another path"));
+        assert!(said(look("s", Owner::Ours)).contains("taken for its own"));
+        drop(socket);
+        assert!(said(look("s", Owner::Unknown)).contains("left by a gateway that was killed"));
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert!(said(look("file", Owner::Unknown)).contains("no socket"));
+    }
 
     #[test]
     fn the_date_of_an_answer_is_read() {

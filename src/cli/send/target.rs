@@ -7,7 +7,7 @@ use http::{HeaderValue, Uri};
 
 use super::Args;
 use crate::config::{self, Config};
-use crate::ingress::Listen;
+use crate::ingress::{Listen, ProxyProtocol};
 use crate::provider::Preset;
 use crate::source::SourceSettings;
 
@@ -47,23 +47,28 @@ pub(super) fn built_in(name: &str) -> anyhow::Result<Preset> {
     preset.ok_or_else(|| anyhow!("no provider is called `{name}`; `forebay providers list` names them"))
 }
 
-/// Where `source` can be reached from this machine.
+/// Where `source` can be reached from this machine: at the first listener that this command can speak to.
 pub(super) fn address(config: &Config, source: &SourceSettings) -> anyhow::Result<Uri> {
-    let listen = config.ingress.listen.first().ok_or_else(|| anyhow!("the config listens nowhere; give --to"))?;
     let path = &source.path;
     ensure!(!path.contains('{'), "the path `{path}` has parameters; write the whole address with --to");
-    ensure!(listen.address.port() != 0, "the gateway listens on any free port; write its address with --to");
-    Ok(format!("{}{path}", origin(listen)).parse()?)
+    let speaks = |listen: &&Listen| listen.proxy_protocol == ProxyProtocol::Off;
+    let addresses = config.ingress.listen.iter().filter(speaks);
+    let mut addresses = addresses.filter_map(|listen| Some((listen, listen.address.tcp()?)));
+    let (listen, address) = addresses.next().ok_or_else(|| {
+        anyhow!("no listener is a plain address and port (they are unix:, fd:, or want a PROXY header); give --to")
+    })?;
+    ensure!(address.port() != 0, "the gateway listens on any free port; write its address with --to");
+    Ok(format!("{}{path}", origin(listen, address)).parse()?)
 }
 
-fn origin(listen: &Listen) -> String {
-    let scheme = if listen.tls.is_empty() { "http" } else { "https" };
-    let ip = match listen.address.ip() {
+fn origin(listen: &Listen, address: SocketAddr) -> String {
+    let scheme = if listen.tls.is_none() { "http" } else { "https" };
+    let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    format!("{scheme}://{}", SocketAddr::new(ip, listen.address.port()))
+    format!("{scheme}://{}", SocketAddr::new(ip, address.port()))
 }
 
 /// The name that the source is found under, where it is for one.

@@ -1,6 +1,7 @@
 //! `ingress`: the public side.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use rustls_pki_types::pem::{self, PemObject};
@@ -9,7 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::base::ByteSize;
 use crate::config::reader::{Field, Map, plain};
 use crate::ingress::tls::{TlsError, server_config};
-use crate::ingress::{CertificateFiles, Limits, Listen, Settings};
+use crate::ingress::{Address, CertificateFiles, Inherited, Limits, Listen, ProxyProtocol, Settings, Tls};
 
 use super::values;
 
@@ -20,7 +21,7 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 
 pub fn settings(root: &Map<'_>) -> Settings {
     let Some(map) = root.section("ingress") else {
-        let listen = vec![Listen { address: LISTEN, tls: Vec::new() }];
+        let listen = vec![Listen::plain(LISTEN)];
         return Settings {
             listen,
             trusted_proxies: Vec::new(),
@@ -29,14 +30,14 @@ pub fn settings(root: &Map<'_>) -> Settings {
             limits: Limits::default(),
         };
     };
-    let shared = map.unless_off("tls").map(|field| certificates(&field)).unwrap_or_default();
+    let trusted_proxies = map.unless_off("trusted_proxies").map(|field| trusted_proxies(&field)).unwrap_or_default();
+    let shared = map.unless_off("tls").and_then(|field| tls(&field));
     let listen = match map.get("listen") {
-        None => vec![Listen { address: LISTEN, tls: shared }],
-        Some(field) => listeners(&field, &shared),
+        None => vec![Listen { tls: shared, ..Listen::plain(LISTEN) }],
+        Some(field) => listeners(&field, shared.as_ref(), &trusted_proxies),
     };
     let health_path =
         map.unless_off("health_path").and_then(|field| field.parse("a path like `/healthz`", values::url_path));
-    let trusted_proxies = map.unless_off("trusted_proxies").map(|field| trusted_proxies(&field)).unwrap_or_default();
     let section = map.section("limits");
     let limits = section.as_ref().map_or_else(Limits::default, limits);
     let settings = Settings { listen, trusted_proxies, health_path, secret_paths: Vec::new(), limits };
@@ -65,13 +66,14 @@ pub fn public_url(root: &Map<'_>) -> Option<Box<str>> {
     field.parse("a URL like `https://hooks.example.com`", values::public_url)
 }
 
-fn listeners(field: &Field<'_>, shared: &[CertificateFiles]) -> Vec<Listen> {
+fn listeners(field: &Field<'_>, shared: Option<&Tls>, trusted: &[IpNet]) -> Vec<Listen> {
     let mut listeners: Vec<Listen> = Vec::new();
     for item in field.one_or_list() {
         let Some(listen) = listener(&item, shared) else { continue };
-        if listen.address.port() != 0 && listeners.iter().any(|other| other.address == listen.address) {
+        if listeners.iter().any(|other| clash(&other.address, &listen.address)) {
             item.error("this address is there already; leave one of them out");
         }
+        warn_of_strangers(&item, &listen, trusted);
         listeners.push(listen);
     }
     if field.is_list() && listeners.is_empty() && field.one_or_list().is_empty() {
@@ -80,18 +82,30 @@ fn listeners(field: &Field<'_>, shared: &[CertificateFiles]) -> Vec<Listen> {
     listeners
 }
 
-fn listener(item: &Field<'_>, shared: &[CertificateFiles]) -> Option<Listen> {
+/// Whether two listeners would want the same socket. A name and a number may be of the same one, which shows at the start.
+fn clash(one: &Address, other: &Address) -> bool {
+    let all = Address::Inherited(Inherited::All);
+    let inherited = |address: &Address| matches!(address, Address::Inherited(_));
+    let any_port = one.tcp().is_some_and(|address| address.port() == 0);
+    (one == other && !any_port) || (inherited(one) && inherited(other) && (*one == all || *other == all))
+}
+
+fn listener(item: &Field<'_>, shared: Option<&Tls>) -> Option<Listen> {
     if item.is_scalar() {
-        return Some(Listen { address: values::address(item)?, tls: shared.to_vec() });
+        return Some(Listen { tls: shared.cloned(), ..Listen::plain(values::listener_address(item)?) });
     }
     let map = item.map()?;
     let tls = match map.get("tls") {
-        None => shared.to_vec(),
-        Some(field) if field.is_off() => Vec::new(),
-        Some(field) => certificates(&field),
+        None => shared.cloned(),
+        Some(field) if field.is_off() => None,
+        Some(field) => tls(&field),
+    };
+    let proxy_protocol = match map.switch("proxy_protocol") {
+        Some(true) => ProxyProtocol::Required,
+        Some(false) | None => ProxyProtocol::Off,
     };
     match map.get("address") {
-        Some(field) => Some(Listen { address: values::address(&field)?, tls }),
+        Some(field) => Some(Listen { address: values::listener_address(&field)?, tls, proxy_protocol }),
         None => {
             map.missing("address", "no address; write one, like `address: 0.0.0.0:8443`");
             None
@@ -99,16 +113,49 @@ fn listener(item: &Field<'_>, shared: &[CertificateFiles]) -> Option<Listen> {
     }
 }
 
-fn certificates(field: &Field<'_>) -> Vec<CertificateFiles> {
-    let files: Vec<_> = field.one_or_list().iter().filter_map(certificate).collect();
-    if field.is_list() && field.one_or_list().is_empty() {
+/// Whoever reaches a listener with `proxy_protocol` says who it is, unless proxies are named.
+fn warn_of_strangers(item: &Field<'_>, listen: &Listen, trusted: &[IpNet]) {
+    if listen.proxy_protocol == ProxyProtocol::Required && trusted.is_empty() && !listen.address.is_local() {
+        item.warn(
+            "everybody who reaches it can say in a PROXY header that it is somebody else; name the proxies in `ingress.trusted_proxies`",
+        );
+    }
+}
+
+fn tls(field: &Field<'_>) -> Option<Tls> {
+    let items = field.one_or_list();
+    let entries: Vec<_> = items.iter().filter_map(certificate).collect();
+    if field.is_list() && items.is_empty() {
         field.error("an empty list has no certificate; write `{ cert, key }`, or `off`");
     }
-    files
+    let client_ca = entries.first()?.1.clone();
+    if entries.iter().any(|(_, other)| *other != client_ca) {
+        field.error(
+            "`client_ca` is for the listener, whatever name a client asks for; write the same in each of these, or in none",
+        );
+    }
+    Some(Tls { certificates: entries.into_iter().map(|(files, _)| files).collect(), client_ca })
+}
+
+/// Looked into like a certificate.
+fn client_ca(map: &Map<'_>, files: &CertificateFiles) -> Option<PathBuf> {
+    let path = map.file("client_ca")?;
+    let tls = Tls { certificates: vec![files.clone()], client_ca: Some(path.clone()) };
+    let why = match server_config(&tls) {
+        Err(TlsError::ClientCa { why, .. }) => Some(why),
+        Err(TlsError::File { path: wrong, why }) if wrong == path => Some(why),
+        _ => None, // said of `cert` and `key`
+    };
+    if let Some((why, at)) = why.zip(map.get("client_ca")) {
+        at.error(format!(
+            "no client can be known by this file: {why}; name a PEM file with the certificates of authorities"
+        ));
+    }
+    Some(path)
 }
 
 /// One certificate; its files are looked into, so that `check` finds a missing one and not a sender.
-fn certificate(field: &Field<'_>) -> Option<CertificateFiles> {
+fn certificate(field: &Field<'_>) -> Option<(CertificateFiles, Option<PathBuf>)> {
     let map = field.map()?;
     for key in ["cert", "key"] {
         if map.get(key).is_none() {
@@ -130,11 +177,13 @@ fn certificate(field: &Field<'_>) -> Option<CertificateFiles> {
     if let Some((error, at)) = no_key.zip(map.get("key")) {
         at.error(format!("the file {}; name a PEM file with the private key", unusable(&error)));
     }
-    if both_read && let Err(error) = server_config(std::slice::from_ref(&files)) {
+    let alone = Tls { certificates: vec![files.clone()], client_ca: None };
+    if both_read && let Err(error) = server_config(&alone) {
         let why = if let TlsError::Pair { why, .. } = error { why } else { error.to_string() };
         field.error(format!("`cert` and `key` cannot be used together: {why}; name two that belong together"));
     }
-    Some(files)
+    let client_ca = if both_read { client_ca(&map, &files) } else { map.file("client_ca") };
+    Some((files, client_ca))
 }
 
 /// Why a PEM file cannot be used, without quoting any of it.

@@ -95,7 +95,10 @@ pub fn warn_of_lost_429(map: &Map<'_>, limits: &[RateLimit], preset: &Preset) {
 pub fn are_hidden(ingress: &ingress::Settings) -> bool {
     ingress.trusted_proxies.is_empty()
         && !ingress.listen.is_empty()
-        && ingress.listen.iter().all(|listen| listen.address.ip().to_canonical().is_loopback())
+        && ingress
+            .listen
+            .iter()
+            .all(|listen| listen.address.is_local() && listen.proxy_protocol == ingress::ProxyProtocol::Off)
 }
 
 const HIDDEN: &str =

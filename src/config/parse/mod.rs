@@ -69,7 +69,7 @@ pub(super) fn admin_alone(root: &Map<'_>) -> crate::admin::Settings {
 /// The two sides cannot share an address.
 fn check_addresses(root: &Map<'_>, config: &Config) {
     let admin = config.admin.listen;
-    if admin.port() != 0 && config.ingress.listen.iter().any(|listen| listen.address == admin) {
+    if admin.port() != 0 && config.ingress.listen.iter().any(|listen| listen.address.tcp() == Some(admin)) {
         let field = root.section("admin").and_then(|map| map.get("listen"));
         let message = "the public side's address, too; give the private side its own";
         match field {
@@ -87,8 +87,10 @@ fn warn_of_loops(root: &Map<'_>, config: &Config) {
         let ip = if host == "localhost" { Some(Ipv4Addr::LOCALHOST.into()) } else { host.parse::<IpAddr>().ok() };
         let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
         let listens = |ip: IpAddr, own: IpAddr| own == ip || (own.is_unspecified() && ip.is_loopback());
-        let own =
-            |listen: &Listen| listen.address.port() == port && ip.is_some_and(|ip| listens(ip, listen.address.ip()));
+        let own = |listen: &Listen| {
+            let own = listen.address.tcp().filter(|own| own.port() == port);
+            own.zip(ip).is_some_and(|(own, ip)| listens(ip, own.ip()))
+        };
         config.ingress.listen.iter().any(own)
     };
     for (name, field) in named(root, "destinations") {

@@ -12,6 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::base::{ByteSize, Rate, parse_duration};
 use crate::config::problems::suggest;
 use crate::config::reader::{Field, Map};
+use crate::ingress::{Address, Inherited};
 use crate::provider::{AnswerFacts, Check, FirstOf, KeyRule, Place, Respond};
 
 impl Map<'_> {
@@ -109,19 +110,62 @@ pub fn word<T: Copy>(field: &Field<'_>, words: &[(&str, T)]) -> Option<T> {
 /// An address with a port.
 pub fn address(field: &Field<'_>) -> Option<SocketAddr> {
     field.parse("an address like `127.0.0.1:8080`", |text| {
-        let cure = match text.rsplit_once(':') {
-            _ if text.starts_with("unix:") || text.starts_with("fd:") => {
-                return Err(format!("`{text}` is not available in this version yet; write an address and a port"));
-            }
-            Some(("", port)) => {
-                format!("write `0.0.0.0:{port}` for every address, `127.0.0.1:{port}` for this machine")
-            }
-            Some(("localhost", port)) => format!("write `127.0.0.1:{port}`"),
-            None if text.bytes().all(|byte| byte.is_ascii_digit()) => format!("write `127.0.0.1:{text}`"),
-            _ => "write an IP address and a port, like `127.0.0.1:8080` or `[::1]:8080`".to_owned(),
-        };
-        SocketAddr::from_str(text).map_err(|_| format!("`{text}` is not an address; {cure}"))
+        if text.starts_with("unix:") || text.starts_with("fd:") {
+            return Err(format!("`{text}` is only for the public side; write an address and a port"));
+        }
+        socket_address(text)
     })
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    let cure = match text.rsplit_once(':') {
+        Some(("", port)) => {
+            format!("write `0.0.0.0:{port}` for every address, `127.0.0.1:{port}` for this machine")
+        }
+        Some(("localhost", port)) => format!("write `127.0.0.1:{port}`"),
+        None if text.bytes().all(|byte| byte.is_ascii_digit()) => format!("write `127.0.0.1:{text}`"),
+        _ => "write an IP address and a port, like `127.0.0.1:8080` or `[::1]:8080`".to_owned(),
+    };
+    SocketAddr::from_str(text).map_err(|_| format!("`{text}` is not an address; {cure}"))
+}
+
+/// Where a listener of the public side is: an address with a port, `unix:/path`, or `fd:` with a name, a number or nothing.
+pub fn listener_address(field: &Field<'_>) -> Option<Address> {
+    field.parse("an address like `127.0.0.1:8080`", |text| {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return socket_path(path);
+        }
+        let Some(name) = text.strip_prefix("fd:") else { return socket_address(text).map(Address::Tcp) };
+        Ok(Address::Inherited(match name {
+            "" => Inherited::All,
+            _ if name.bytes().all(|byte| byte.is_ascii_digit()) => match name.parse() {
+                Ok(number) if number >= 3 => Inherited::Number(number),
+                _ => return Err(format!("`{text}` is never handed over; the first descriptor that is has number 3")),
+            },
+            _ if name.len() <= 255 && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') => {
+                Inherited::Named(name.to_owned())
+            }
+            _ => return Err(format!("`{text}` holds no name; write one like `fd:web`, or `fd:` for all")),
+        }))
+    })
+}
+
+/// The longest path that a socket can have: `sun_path` of `sockaddr_un`, without its last byte.
+const SOCKET_PATH_MAX: usize = 107;
+
+fn socket_path(path: &str) -> Result<Address, String> {
+    if !path.starts_with('/') || path.ends_with('/') {
+        return Err(format!("`{path}` is no absolute path of a file; write one like `unix:/run/forebay/hooks.sock`"));
+    }
+    if path.len() > SOCKET_PATH_MAX {
+        return Err(format!(
+            "`{path}` is longer than a socket's path can be, {SOCKET_PATH_MAX} bytes; write a shorter one"
+        ));
+    }
+    if path.contains('\0') {
+        return Err("a path has no NUL in it; leave it out".to_owned());
+    }
+    Ok(Address::Unix(PathBuf::from(path)))
 }
 
 /// A network, or one address. One of IPv4 mapped into IPv6 is the IPv4 one: that is how clients are looked at.

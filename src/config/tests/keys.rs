@@ -108,6 +108,7 @@ fn files() -> tempfile::TempDir {
     std::fs::create_dir(dir.path().join("tls")).unwrap();
     std::fs::create_dir(dir.path().join("providers")).unwrap();
     std::fs::write(dir.path().join("tls/hooks.crt"), signed.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("tls/clients.pem"), signed.cert.pem()).unwrap();
     std::fs::write(dir.path().join("tls/hooks.key"), signed.signing_key.serialize_pem()).unwrap();
     dir
 }

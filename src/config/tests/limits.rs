@@ -52,6 +52,20 @@ fn limits_on_clients_that_a_proxy_hides_are_a_warning() {
     assert_eq!(said(&inside), "", "nothing asks who the client is");
 }
 
+/// A listener with `proxy_protocol` believes whoever may send a header.
+#[test]
+fn a_proxy_header_that_everybody_may_send_is_a_warning() {
+    let with = |address: &str, more: &str| {
+        said(&format!("{WHOLE}ingress: {{ listen: {{ address: \"{address}\", proxy_protocol: true }} {more} }}\n"))
+    };
+    for address in ["0.0.0.0:80", "fd:"] {
+        let warned = with(address, "");
+        assert!(warned.contains("ingress.listen: everybody who reaches it can say in a PROXY header"), "{warned}");
+        assert_eq!(with(address, ", trusted_proxies: [10.0.0.0/8]"), "");
+    }
+    assert_eq!(with("127.0.0.1:80", "") + &with("unix:/run/x", ""), "");
+}
+
 #[test]
 fn each_mistake_of_a_limit_is_said() {
     check(

@@ -89,8 +89,20 @@ fn each_mistake_of_the_two_sides_is_said() {
 > 20: ingress.listen: `:80` is not an address; write `0.0.0.0:80` for every address, `127.0.0.1:80` for this machine
 | ingress: { listen: 8080 }
 > 20: ingress.listen: `8080` is not an address; write `127.0.0.1:8080`
-| ingress: { listen: "unix:/run/x" }
-> 20: ingress.listen: `unix:/run/x` is not available in this version yet; write an address and a port
+| ingress: { listen: "unix:run/x" }
+> 20: ingress.listen: `run/x` is no absolute path of a file; write one like `unix:/run/forebay/hooks.sock`
+| ingress: { listen: "fd:2" }
+> 20: ingress.listen: `fd:2` is never handed over; the first descriptor that is has number 3
+| ingress: { listen: "fd:a:b" }
+> 20: ingress.listen: `fd:a:b` holds no name; write one like `fd:web`, or `fd:` for all
+| ingress: { listen: ["fd:", "fd:web"] }
+> 28: ingress.listen[1]: this address is there already; leave one of them out
+| ingress: { listen: ["unix:/run/x", "unix:/run/x"] }
+> 36: ingress.listen[1]: this address is there already; leave one of them out
+| ingress: { listen: { address: 0.0.0.0:80, proxy_protocol: v1 } }
+> 59: ingress.listen.proxy_protocol: `v1` is not a switch; write `true` or `false`
+| admin: { listen: "unix:/run/x" }
+> 18: admin.listen: `unix:/run/x` is only for the public side; write an address and a port
 | ingress: { listen: [1.2.3.4:5, 1.2.3.4:5] }
 > 32: ingress.listen[1]: this address is there already; leave one of them out
 | ingress: { listen: [{ tls: off }] }

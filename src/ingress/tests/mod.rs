@@ -1,7 +1,10 @@
 //! The public side over real sockets, with a small handler behind it in place of the intake.
 
 mod bounds;
+mod doors;
+mod drain;
 mod http;
+mod introduced;
 mod limits;
 mod tls;
 
@@ -26,12 +29,16 @@ use crate::telemetry::Metrics;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
 /// The largest body that the test handler takes.
 const BODY_LIMIT: usize = 1000;
 
 /// A public side that runs on the test's runtime.
 struct Running {
+    /// Of the first listener, if it has one.
     address: SocketAddr,
+    bound: Bound,
     tasks: Tasks,
     budget: Budget,
     /// The heads of the requests that came to the handler.
@@ -52,7 +59,7 @@ impl Running {
 
     /// The same, where these networks' connections are not counted by client.
     async fn exempting(networks: &[IpNet], change: impl FnOnce(&mut Settings)) -> Self {
-        let listen = vec![Listen { address: "127.0.0.1:0".parse().unwrap(), tls: Vec::new() }];
+        let listen = vec![Listen::plain(LOOPBACK)];
         let mut settings = Settings {
             listen,
             trusted_proxies: Vec::new(),
@@ -62,17 +69,17 @@ impl Running {
         };
         change(&mut settings);
         let bound = bind(&settings, 1).unwrap();
-        let address = bound.addresses()[0];
+        let address = bound.addresses()[0].tcp().unwrap_or(LOOPBACK);
         let (seen, heads) = mpsc::channel(1000);
         let (tasks, metrics, go) = (Tasks::new(), Metrics::new("test"), Arc::new(Notify::new()));
         let budget = Budget::new(ByteSize(1 << 20));
-        let edge = Edge::exempting(networks, &settings, Arc::new(ManualClock::at(NOW)), metrics.clone());
+        let edge = Edge::exempting(networks, &settings, &tasks, Arc::new(ManualClock::at(NOW)), metrics.clone());
         let handler = handler(seen, Arc::clone(&go), &budget);
-        for listeners in bound.into_workers() {
+        for listeners in bound.listeners() {
             let served = serve(listeners, Arc::clone(&edge), handler.clone(), tasks.clone());
             tasks.spawn("serve", async { served.await.unwrap() });
         }
-        Self { address, tasks, budget, heads, go, metrics }
+        Self { address, bound, tasks, budget, heads, go, metrics }
     }
 
     async fn connect(&self) -> TcpStream {

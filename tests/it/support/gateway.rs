@@ -1,5 +1,6 @@
 //! The built binary, started on free ports with a config of its own.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -45,7 +46,19 @@ pub fn github_to(app: &str) -> String {
 }
 
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    surroundings(Command::new(PROGRAM))
+}
+
+/// The same, started by a shell script that ends in `exec "$@"`.
+pub fn by_shell(script: &str) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script, "sh", PROGRAM]);
+    surroundings(shell)
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_forebay");
+
+fn surroundings(mut command: Command) -> Command {
     command.env_clear().env("GITHUB_WEBHOOK_SECRET", SECRET).env("NO_COLOR", "1");
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
@@ -70,6 +83,14 @@ impl Gateway {
 
     pub async fn start_in(dir: TempDir) -> Self {
         Self::start_by(command(), dir).await
+    }
+
+    /// As a service manager does that opened `socket` itself: it is descriptor 3, called `web`.
+    pub async fn start_with_socket(socket: impl Into<OwnedFd>, dir: TempDir) -> Self {
+        let hand_over = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec \"$@\"";
+        let mut command = by_shell(hand_over);
+        command.stdin(socket.into());
+        Self::start_by(command, dir).await
     }
 
     /// Starts by `command`, which is given the arguments.
