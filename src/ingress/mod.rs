@@ -1,8 +1,9 @@
 //! The public side: listeners, TLS, and what a sender is told.
 //!
 //! [`bind()`] opens the sockets, [`serve()`] runs one worker's share of them. A connection goes through `connection`
-//! (handshake, HTTP/1.1 or HTTP/2), each of its requests through `answer`: `strict` refuses what is ambiguous,
-//! `forwarded` finds out who sent it, the [`Handler`] takes the webhook, and `respond` writes what became of it.
+//! (handshake, HTTP/1.1 or HTTP/2), where `strict` refuses what is ambiguous before the HTTP library sees it, each of
+//! its requests through `answer`: `forwarded` finds out who sent it, the [`Handler`] takes the webhook, and `respond`
+//! writes what became of it.
 
 mod answer;
 mod bind;
