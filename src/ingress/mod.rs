@@ -2,8 +2,8 @@
 //!
 //! [`bind()`] opens the sockets, [`serve()`] runs one worker's share of them, [`Bound::change`] opens and closes some
 //! meanwhile. A connection goes through `connection` (PROXY header, handshake, HTTP/1.1 or HTTP/2) while it has one of
-//! `places`; `outgoing` ends it where its peer does not read, `frames` where it sends HTTP/2 frames that ask for nothing.
-//! Each of its requests goes through `answer`: `strict` refuses what is ambiguous,
+//! `places`; `outgoing` ends it where its peer does not read, `frames` where it sends HTTP/2 frames that ask for nothing;
+//! `strict` refuses what is ambiguous before the HTTP library sees it. Each of its requests goes through `answer`:
 //! `forwarded` finds out who sent it, the [`Handler`] takes the webhook, and `respond` writes what became of it.
 
 mod address;

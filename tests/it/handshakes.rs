@@ -182,10 +182,10 @@ async fn a_head_gets_200_and_an_options_gets_its_origin_back() {
     answered(&answer, None, "");
     assert_eq!(answer.header("webhook-allowed-origin"), Some("eventgrid.azure.net"));
     assert_eq!((answer.header("webhook-allowed-rate"), answer.header("allow")), (Some("*"), Some("POST")));
-    for odd in ["tab\there", "\u{e9}t\u{e9}"] {
-        assert_eq!(ask(&gateway, Method::OPTIONS, "/cloudevents", &origin(odd)).await.status, 405, "{odd:?}");
-    }
-    left_no_trace(&app, &gateway, "cloudevents", 1.0, 2.0).await;
+    let status = async |odd| ask(&gateway, Method::OPTIONS, "/cloudevents", &origin(odd)).await.status;
+    assert_eq!(status("tab\there").await, 405);
+    assert_eq!(status("\u{e9}t\u{e9}").await, 400, "no header has bytes beyond ASCII");
+    left_no_trace(&app, &gateway, "cloudevents", 1.0, 1.0).await;
 }
 
 #[tokio::test]

@@ -194,7 +194,7 @@ async fn a_sender_that_closes_its_half_gets_its_answers() {
     stream.write_all(format!("{request}{request}").as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
     for _ in 0..2 {
-        running.heads.recv().await.unwrap();
+        in_time(running.heads.recv()).await.expect("both are heard");
         running.go.notify_one();
     }
     let mut answers = String::new();

@@ -14,6 +14,9 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+/// The longest payload that anybody must take.
+const FRAME_MAX: usize = 16 << 10;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -129,7 +132,16 @@ fn without(name: &[u8]) -> Vec<(&'static [u8], &'static [u8])> {
 }
 
 fn request(fields: &Fields<'_>, body: &[u8]) -> Vec<Vec<u8>> {
-    vec![frame(HEADERS, END_HEADERS, 1, &block(fields)), frame(DATA, END_STREAM, 1, body)]
+    let block = block(fields);
+    let pieces: Vec<_> = block.chunks(FRAME_MAX).collect();
+    let mut frames = Vec::new();
+    for (at, piece) in pieces.iter().enumerate() {
+        let kind = if at == 0 { HEADERS } else { CONTINUATION };
+        let flags = if at + 1 == pieces.len() { END_HEADERS } else { 0 };
+        frames.push(frame(kind, flags, 1, piece));
+    }
+    frames.push(frame(DATA, END_STREAM, 1, body));
+    frames
 }
 
 /// Sends each of `cases` and one good request after each, and counts what was kept.
@@ -196,6 +208,7 @@ async fn malformed_heads_are_refused() {
         case("another path", but(b":path", b"/hooks/../hooks"), Answer(404)),
         case("an odd expectation", and(&[(b"expect", b"200-ok")]), Answer(417)),
         case("a long path", but(b":path", &[&b"/hooks?"[..], &b"a".repeat(9 << 10)].concat()), Answer(414)),
+        case("a head of 40 KiB", and(&[(b"x", &b"y".repeat(20 << 10)), (b"z", &b"y".repeat(20 << 10))]), Answer(431)),
         case("101 headers", and(&[(&b"x"[..], &b"y"[..]); 101]), Answer(431)),
     ])
     .await;
