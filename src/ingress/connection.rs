@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -25,6 +26,7 @@ use super::answer::{Caller, SendBody, answers};
 use super::frames::Frames;
 use super::outgoing::{Answer, Outgoing};
 use super::places::Seat;
+use super::resting::{Resumed, next_bytes};
 use super::tls::H2;
 use super::watch::{Patience, Watch, Watched};
 use super::{Edge, Handler, Limits};
@@ -187,27 +189,43 @@ impl<H: Handler> Worker<H> {
 
     async fn http1(self, io: impl AsyncRead + AsyncWrite + Send + Unpin, caller: Caller<H>) {
         let watch = Arc::clone(&caller.watch);
-        let io = TokioIo::new(Watched { io, watch: Arc::clone(&watch) });
-        let service = HyperService { answers: answers(caller), watch: Arc::clone(&watch) };
-        let mut connection = self.protocols.http1.serve_connection(io, service);
-        let end = drive(
-            |cx, step| match step {
+        let answers = answers(caller);
+        let mut io = Watched { io, watch: Arc::clone(&watch) };
+        let mut read = Bytes::new();
+        let broken = loop {
+            let service = HyperService { answers: answers.clone(), watch: Arc::clone(&watch) };
+            let resumed = TokioIo::new(Resumed::new(read, io, &watch));
+            let mut connection = self.protocols.http1.serve_connection(resumed, service);
+            let step = |cx: &mut Context<'_>, step| match step {
                 Step::Go => connection.poll_without_shutdown(cx).map(|result| result.is_err()),
                 Step::Leave => {
                     Pin::new(&mut connection).graceful_shutdown();
                     Poll::Pending
                 }
-            },
-            &watch,
-            &self.tasks,
-            &self.edge.metrics,
-        )
-        .await;
-        let mut io = connection.into_parts().io.into_inner().io;
-        match end {
-            End::TimedOut => {}
-            End::Done { broken } => close(&mut io, broken || watch.has_unread()).await,
-        }
+            };
+            let end = drive(step, Rest::Allowed, &watch, &self.tasks, &self.edge.metrics).await;
+            let parts = connection.into_parts();
+            (io, read) = (parts.io.into_inner().io, parts.read_buf);
+            match end {
+                End::TimedOut => return,
+                End::Done { broken } => break broken,
+                End::Rests if !read.is_empty() => watch.bytes_came(), // a part of the next request, with the last one
+                End::Rests => {
+                    let mut next = pin!(next_bytes(&mut io));
+                    let mut came = Bytes::new();
+                    let step = |cx: &mut Context<'_>, step| match step {
+                        Step::Go => next.as_mut().poll(cx).map(|bytes| bytes.map(|bytes| came = bytes).is_err()),
+                        Step::Leave => Poll::Ready(false),
+                    };
+                    match drive(step, Rest::Taken, &watch, &self.tasks, &self.edge.metrics).await {
+                        End::TimedOut => return,
+                        End::Done { broken } if broken || came.is_empty() => break broken,
+                        End::Done { .. } | End::Rests => read = came,
+                    }
+                }
+            }
+        };
+        close(&mut io.io, broken || watch.has_unread()).await;
     }
 
     async fn http2(self, io: impl AsyncRead + AsyncWrite + Send + Unpin, caller: Caller<H>) {
@@ -223,6 +241,7 @@ impl<H: Handler> Worker<H> {
                     Poll::Pending
                 }
             },
+            Rest::Taken, // HTTP/2 keeps a state of its own
             &watch,
             &self.tasks,
             &self.edge.metrics,
@@ -269,12 +288,22 @@ enum Step {
 
 enum End {
     Done { broken: bool },
+    /// There is nothing to do until more bytes come.
+    Rests,
     TimedOut,
+}
+
+/// Whether a connection with nothing to do is stepped on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Allowed,
+    Taken,
 }
 
 /// Steps a connection until it is done, has waited too long, or has left because the tasks stop.
 async fn drive(
     mut step: impl FnMut(&mut Context<'_>, Step) -> Poll<bool>,
+    rest: Rest,
     watch: &Watch,
     tasks: &Tasks,
     metrics: &Metrics,
@@ -289,8 +318,13 @@ async fn drive(
             }
             if !watch.is_leaving() && stopped.as_mut().poll(cx).is_ready() {
                 watch.leave();
-                let _ = step(cx, Step::Leave);
+                if let Poll::Ready(broken) = step(cx, Step::Leave) {
+                    return Poll::Ready(End::Done { broken });
+                }
                 continue;
+            }
+            if rest == Rest::Allowed && watch.rests() {
+                return Poll::Ready(End::Rests);
             }
             let Some(deadline) = watch.deadline() else { return Poll::Pending };
             // Moved only when it must ring earlier, or has rung too early: a busy connection seldom touches it.
@@ -308,7 +342,9 @@ async fn drive(
             if missing == CutOff::Idle && watch.deserves_notice() {
                 metrics.connections().cut_off(missing);
                 watch.leave();
-                let _ = step(cx, Step::Leave);
+                if let Poll::Ready(broken) = step(cx, Step::Leave) {
+                    return Poll::Ready(End::Done { broken });
+                }
                 continue;
             }
             if missing != CutOff::Idle {

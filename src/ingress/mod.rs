@@ -13,6 +13,7 @@ mod frames;
 mod outgoing;
 mod places;
 mod respond;
+mod resting;
 mod serve;
 mod settings;
 mod strict;

@@ -49,6 +49,8 @@ struct State {
     /// Answers that are on their way: when they last got on.
     answers: BTreeMap<u64, Instant>,
     answered: u64,
+    /// Whether bytes of an answer are yet to be written.
+    writes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,7 @@ impl Watch {
             unread: false,
             answers: BTreeMap::new(),
             answered: 0,
+            writes: false,
         };
         Arc::new(Self { patience, seat, state: Mutex::new(state) })
     }
@@ -144,11 +147,30 @@ impl Watch {
         })
     }
 
+    /// There are bytes to write.
+    pub(super) fn writes(&self) {
+        self.with(|state| state.writes = true);
+    }
+
+    /// All bytes are written.
+    pub(super) fn has_written(&self) {
+        self.with(|state| state.writes = false);
+    }
+
+    /// Whether a request was answered, all of the answer has left, and nothing of another one came since.
+    pub(super) fn rests(&self) -> bool {
+        self.with(|state| {
+            let nothing_to_do = state.requests == 0 && state.waiting == Waiting::Idle && !state.writes;
+            nothing_to_do && state.leaving_since.is_none() && !state.unread
+        })
+    }
+
     fn unread_until(&self, state: &State) -> Option<Instant> {
         state.answers.values().min().map(|since| *since + self.patience.write)
     }
 
-    fn bytes_came(&self) {
+    /// Bytes of a request came.
+    pub(super) fn bytes_came(&self) {
         self.with(|state| {
             if state.requests == 0 && state.waiting == Waiting::Idle {
                 state.waiting = Waiting::Head;

@@ -212,7 +212,7 @@ async fn more_signatures_than_any_sender_has_are_refused_unlooked_at() {
         let headers = [("webhook-id", "msg_1"), ("webhook-timestamp", "1"), ("webhook-signature", signatures.as_str())];
         assert_eq!(gateway.http.send(http::Method::POST, &url, &headers, b"{}").await.status, 401, "{count}");
     }
-    let said = gateway.log().iter().filter(|line| line.contains("too many signatures")).count();
+    let said = gateway.log().iter().filter(|line| line.contains("more than 10 signatures")).count();
     assert_eq!(said, 2, "{:#?}", gateway.log());
 }
 
