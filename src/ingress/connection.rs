@@ -287,7 +287,9 @@ enum Step {
 }
 
 enum End {
-    Done { broken: bool },
+    Done {
+        broken: bool,
+    },
     /// There is nothing to do until more bytes come.
     Rests,
     TimedOut,
@@ -392,8 +394,9 @@ where
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let under_way = self.watch.request();
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let under_way = Arc::new(self.watch.request());
+        request.extensions_mut().insert(Arc::downgrade(&under_way));
         let (answers, watch) = (self.answers.clone(), Arc::clone(&self.watch));
         let is_http2 = request.version() == Version::HTTP_2;
         Box::pin(async move {

@@ -139,7 +139,7 @@ async fn accept<H: Handler>(socket: TcpListener, tls: Option<Arc<ServerConfig>>,
                 let (connection, counted) =
                     (worker.clone().connection(stream, peer, tls.clone(), place.seat()), open.token());
                 worker.tasks.spawn("connection", async move {
-                    place.evicted().run_until_cancelled(connection).await; // cut off: it is silent, so nothing is lost
+                    place.evicted().run_until_cancelled(connection).await; // it is silent then
                     drop((place, counted));
                 });
             }

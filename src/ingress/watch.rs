@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -41,6 +43,8 @@ pub(super) struct Patience {
 #[derive(Debug)]
 struct State {
     requests: usize,
+    /// Those of them whose bodies are here.
+    whole: usize,
     /// Since when, and what, while there are no requests.
     waiting: Waiting,
     since: Instant,
@@ -64,6 +68,7 @@ impl Watch {
     pub(super) fn new(patience: Patience, seat: Arc<Seat>) -> Arc<Self> {
         let state = State {
             requests: 0,
+            whole: 0,
             waiting: Waiting::Head,
             since: Instant::now(),
             leaving_since: None,
@@ -77,11 +82,8 @@ impl Watch {
 
     /// A request's head is complete; it is under way until the guard is dropped.
     pub(super) fn request(self: &Arc<Self>) -> UnderWay {
-        self.with(|state| {
-            state.requests += 1;
-            self.seat.heard();
-        });
-        UnderWay(Arc::clone(self))
+        self.with(|state| state.requests += 1);
+        UnderWay { watch: Arc::clone(self), whole: AtomicBool::new(false) }
     }
 
     /// An answer is on its way; it has left when the guard is dropped.
@@ -179,12 +181,22 @@ impl Watch {
         });
     }
 
-    fn request_ended(&self) {
+    fn request_whole(&self) {
+        self.with(|state| {
+            state.whole += 1;
+            self.seat.heard();
+        });
+    }
+
+    fn request_ended(&self, was_whole: bool) {
         self.with(|state| {
             state.requests = state.requests.saturating_sub(1);
             if state.requests == 0 {
                 state.waiting = Waiting::Idle;
                 state.since = Instant::now();
+            }
+            state.whole = state.whole.saturating_sub(usize::from(was_whole));
+            if was_whole && state.whole == 0 {
                 self.seat.silent();
             }
         });
@@ -197,11 +209,75 @@ impl Watch {
 
 /// A request that is under way; a drop ends it.
 #[derive(Debug)]
-pub(super) struct UnderWay(Arc<Watch>);
+pub(super) struct UnderWay {
+    watch: Arc<Watch>,
+    whole: AtomicBool,
+}
+
+impl UnderWay {
+    /// All of its body is here.
+    pub(super) fn is_whole(&self) {
+        if !self.whole.swap(true, Ordering::Relaxed) {
+            self.watch.request_whole();
+        }
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.request_ended();
+        self.watch.request_ended(*self.whole.get_mut());
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Reached,
+    Unknown,
+}
+
+/// A request's body, which says when all of it is here.
+pub(super) struct Arriving<B> {
+    body: B,
+    /// Gone once the request is answered.
+    request: Weak<UnderWay>,
+}
+
+impl<B: Body> Arriving<B> {
+    pub(super) fn new(body: B, request: Weak<UnderWay>) -> Self {
+        let arriving = Self { body, request };
+        arriving.came_to(End::Unknown);
+        arriving
+    }
+
+    /// Chunks say only by their end that there are no more of them; a length says so with the last byte.
+    fn came_to(&self, end: End) {
+        if (end == End::Reached || self.body.is_end_stream())
+            && let Some(request) = self.request.upgrade()
+        {
+            request.is_whole();
+        }
+    }
+}
+
+impl<B: Body + Unpin> Body for Arriving<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.came_to(if frame.is_none() { End::Reached } else { End::Unknown });
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -74,7 +74,8 @@ class Gateway:
 
     def status(self, key):
         with open(f"/proc/{self.process.pid}/status") as file:
-            return int(re.search(rf"^{key}:\s+(\d+) kB", file.read(), re.M)[1]) * 1024
+            found = re.search(rf"^{key}:\s+(\d+) kB", file.read(), re.M)
+            return int(found[1]) * 1024 if found else 0  # it has ended
 
     def resident(self):
         return self.status("VmRSS")

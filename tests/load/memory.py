@@ -127,11 +127,14 @@ def bombs(gateway, source_name, workers=16, each=12):
                 f"POST /{source_name} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX-Hub-Signature-256: sha256={signature}\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n"
             )
-            with gateway.connect() as connection:
-                connection.sendall(head.encode() + body)
-                answer = connection.recv(4096)
-                if not answer.startswith(b"HTTP/1.1 200"):
-                    failures.append(answer[:60])
+            try:
+                with gateway.connect() as connection:
+                    connection.sendall(head.encode() + body)
+                    answer = connection.recv(4096)
+            except OSError as error:
+                answer = repr(error).encode()
+            if not answer.startswith(b"HTTP/1.1 200"):
+                failures.append(answer[:60])
 
     threads = [threading.Thread(target=work, args=(worker,)) for worker in range(workers)]
     for thread in threads:
@@ -148,6 +151,8 @@ def main():
     problems = []
 
     def report(what, connections, most, budget=0):
+        if group.kills() or gateway.process.poll() is not None:
+            sys.exit(f"FAILED: {what}: the gateway was killed: it had {mib(group.most())} of {mib(LIMIT)}")
         formula = BASE + connections * CONNECTION + budget
         print(f"{what:60} RSS {mib(most):>10}   64 MiB + {connections} x 64 KiB + {mib(budget)} = {mib(formula)}", flush=True)
         if most > formula:
@@ -173,7 +178,7 @@ def main():
                 problems.append("the budget does not hold, or was not reached")
             for name in ["json", "form"]:
                 failures = bombs(gateway, name)
-                report(f"bombs as {name}", 16, gateway.most_resident(), BUDGET)
+                report(f"bombs as {name}", 16, gateway.resident(), BUDGET)
                 if failures:
                     problems.append(f"{len(failures)} {name} bombs were not answered 200: {failures[:3]}")
             print(f"the cgroup's limit {mib(LIMIT)}, its highest use (page cache included) {mib(group.most())}, "
@@ -181,8 +186,6 @@ def main():
             if group.kills():
                 problems.append("the kernel killed it")
         finally:
-            if gateway.process.poll() is not None:
-                print(f"the gateway has ended: {gateway.process.returncode}, killed for want of memory: {group.kills()}")
             gateway.stop()
             group.remove()
     for problem in problems:
