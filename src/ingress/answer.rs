@@ -4,7 +4,7 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use tower_http::trace::TraceLayer;
 
 use super::respond::{self, Answer, RequestId};
 use super::strict::{self, Fault};
-use super::watch::Watch;
+use super::watch::{Arriving, UnderWay, Watch};
 use super::{Edge, Handler, forwarded};
 use crate::base::Chain;
 use crate::event::{Client, Head};
@@ -137,7 +137,9 @@ impl<H: Handler> Caller<H> {
     }
 
     fn inbound(&self, request: Request<Incoming>, trusted_proxies: &[IpNet]) -> Inbound {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let request = parts.extensions.remove::<Weak<UnderWay>>().unwrap_or_default();
+        let body = Arriving::new(body, request);
         let named = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let host: Option<Box<str>> = parts.uri.authority().map(Authority::as_str).or(named).map(Box::from);
         let own = Client { ip: self.peer.ip().to_canonical(), tls: self.tls, host: host.clone() };

@@ -1,14 +1,15 @@
 //! One connection: handshake, choice of protocol, requests, and its end.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
@@ -17,25 +18,26 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt};
 
 use super::answer::{Caller, SendBody, answers};
 use super::bind::Manner;
+use super::drive::{End, Rest, Step, Stepped, drive};
 use super::edge::Rules;
 use super::frames::Frames;
 use super::outgoing::{Answer, Outgoing};
 use super::places::Seat;
 use super::proxy_protocol::{self, HeaderError};
-
+use super::resting::{Resumed, next_bytes};
 use super::stream::Stream;
 use super::strict::{Guard, HeadLimits};
 use super::tls::H2;
 use super::watch::{LEAVING, Patience, Watch, Watched};
 use super::{Edge, Handler, Limits, ProxyProtocol};
 use crate::base::Tasks;
-use crate::telemetry::{CutOff, Metrics, Reason, Word};
+use crate::telemetry::{CutOff, Reason, Word};
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -236,38 +238,51 @@ impl<H: Handler> Worker<H> {
 
     async fn http1(self, io: impl AsyncRead + AsyncWrite + Send + Unpin, caller: Caller<H>) {
         let watch = Arc::clone(&caller.watch);
-        let io = Guard::new(Watched { io, watch: Arc::clone(&watch) }, self.rules.protocols.head);
-        let io = TokioIo::new(io);
-        let service = HyperService { answers: answers(caller.clone()), watch: Arc::clone(&watch) };
-        let mut connection = self.rules.protocols.http1.serve_connection(io, service);
-        let end = drive(
-            |cx, step| match step {
-                Step::Go => connection.poll_without_shutdown(cx).map(|result| result.is_err()),
-                Step::Leave if watch.in_head() => Poll::Pending, // hyper would cut it off; its answer will say it
+        let answers = answers(caller.clone());
+        let mut io = Guard::new(Watched { io, watch: Arc::clone(&watch) }, self.rules.protocols.head);
+        let mut read = Bytes::new();
+        let broken = loop {
+            let service = HyperService { answers: answers.clone(), watch: Arc::clone(&watch) };
+            let resumed = TokioIo::new(Resumed::new(read, io, &watch));
+            let mut connection = self.rules.protocols.http1.serve_connection(resumed, service);
+            let step = |cx: &mut Context<'_>, step| match step {
+                Step::Go => connection.poll_without_shutdown(cx).into(),
+                Step::Leave if watch.in_head() => Stepped::Goes, // hyper would cut it off; its answer will say it
                 Step::Leave => {
                     Pin::new(&mut connection).graceful_shutdown();
-                    Poll::Ready(false)
+                    Stepped::Leaves
                 }
-            },
-            &watch,
-            &self.tasks,
-            &self.edge.metrics,
-        )
-        .await;
-        let (Watched { mut io, .. }, fault) = connection.into_parts().io.into_inner().into_parts();
-        match (end, fault) {
-            (End::TimedOut, _) => {}
-            (End::Done { .. }, Some(fault)) => {
-                let answer = caller.refuse(fault);
-                let _ = timeout(LINGER, io.write_all(&answer)).await; // whoever does not take it loses it
-                close(&mut io, Rest::MayCome).await;
+            };
+            let end = drive(step, Rest::Allowed, &watch, &self.tasks, &self.edge.metrics).await;
+            let parts = connection.into_parts();
+            (io, read) = (parts.io.into_inner().io, parts.read_buf);
+            match end {
+                End::TimedOut => return,
+                End::Done { broken } => break broken,
+                End::Rests if !read.is_empty() => watch.bytes_came(), // a part of the next request, with the last one
+                End::Rests => {
+                    let mut next = pin!(next_bytes(&mut io));
+                    let mut came = Bytes::new();
+                    let step = |cx: &mut Context<'_>, step| match step {
+                        Step::Go => next.as_mut().poll(cx).map_ok(|bytes| came = bytes).into(),
+                        Step::Leave => Stepped::Done { broken: false },
+                    };
+                    match drive(step, Rest::Taken, &watch, &self.tasks, &self.edge.metrics).await {
+                        End::TimedOut => return,
+                        End::Done { broken } if broken || came.is_empty() => break broken,
+                        End::Done { .. } | End::Rests => read = came,
+                    }
+                }
             }
-            // Whoever is asked to leave may be sending its next request just now: it sees an end, and no reset.
-            (End::Done { broken }, None) if broken || watch.has_unread() || watch.is_leaving() => {
-                close(&mut io, Rest::MayCome).await;
-            }
-            (End::Done { .. }, None) => close(&mut io, Rest::None).await,
+        };
+        let (Watched { mut io, .. }, fault) = io.into_parts();
+        if let Some(fault) = fault {
+            let answer = caller.refuse(fault);
+            let _ = timeout(LINGER, io.write_all(&answer)).await; // whoever does not take it loses it
         }
+        // Whoever is asked to leave may be sending its next request just now: it sees an end, and no reset.
+        let may_come = fault.is_some() || broken || watch.has_unread() || watch.is_leaving();
+        close(&mut io, if may_come { Tail::MayCome } else { Tail::None }).await;
     }
 
     async fn http2(self, io: impl AsyncRead + AsyncWrite + Send + Unpin, caller: Caller<H>) {
@@ -275,19 +290,15 @@ impl<H: Handler> Worker<H> {
         let service = HyperService { answers: answers(caller), watch: Arc::clone(&watch) };
         let io = TokioIo::new(Frames::new(io, &self.edge.metrics));
         let mut connection = pin!(self.rules.protocols.http2.serve_connection(io, service));
-        let _ = drive(
-            |cx, step| match step {
-                Step::Go => connection.as_mut().poll(cx).map(|result| result.is_err()),
-                Step::Leave => {
-                    connection.as_mut().graceful_shutdown();
-                    Poll::Ready(false)
-                }
-            },
-            &watch,
-            &self.tasks,
-            &self.edge.metrics,
-        )
-        .await;
+        let step = |cx: &mut Context<'_>, step| match step {
+            Step::Go => connection.as_mut().poll(cx).into(),
+            Step::Leave => {
+                connection.as_mut().graceful_shutdown();
+                Stepped::Leaves
+            }
+        };
+        let rest = Rest::Taken; // HTTP/2 keeps a state of its own
+        let _ = drive(step, rest, &watch, &self.tasks, &self.edge.metrics).await;
     }
 }
 
@@ -322,84 +333,20 @@ async fn sniff(stream: &mut Stream) -> Option<Protocol> {
     Some(protocol)
 }
 
-/// A step of a connection.
-#[derive(Clone, Copy)]
-enum Step {
-    /// Do what there is to do.
-    Go,
-    /// Finish what is under way, and take no more. Ready if it will, pending if this is not the time to say so.
-    Leave,
-}
-
-enum End {
-    Done { broken: bool },
-    TimedOut,
-}
-
-/// Steps a connection until it is done, has waited too long, or has left because the tasks stop.
-async fn drive(
-    mut step: impl FnMut(&mut Context<'_>, Step) -> Poll<bool>,
-    watch: &Watch,
-    tasks: &Tasks,
-    metrics: &Metrics,
-) -> End {
-    let stopping = tasks.stopping();
-    let mut stopped = pin!(stopping.cancelled());
-    let mut alarm = pin!(sleep_until(watch.deadline().unwrap_or_else(Instant::now)));
-    let mut told = false;
-    poll_fn(|cx| {
-        loop {
-            if !watch.is_leaving() && stopped.as_mut().poll(cx).is_ready() {
-                watch.leave();
-            }
-            if let Poll::Ready(broken) = step(cx, Step::Go) {
-                return Poll::Ready(End::Done { broken });
-            }
-            if !told && watch.is_leaving() && step(cx, Step::Leave).is_ready() {
-                told = true;
-                continue;
-            }
-            let Some(deadline) = watch.deadline() else { return Poll::Pending };
-            // Moved only when it must ring earlier, or has rung too early: a busy connection seldom touches it.
-            if deadline < alarm.deadline() {
-                alarm.as_mut().reset(deadline);
-            }
-            if alarm.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            if deadline > Instant::now() {
-                alarm.as_mut().reset(deadline);
-                continue;
-            }
-            let missing = watch.missing();
-            if missing == CutOff::Idle && watch.deserves_notice() {
-                metrics.connections().cut_off(missing);
-                watch.leave();
-                continue;
-            }
-            if missing != CutOff::Idle {
-                metrics.connections().cut_off(missing); // an idle one was counted when it had notice
-            }
-            return Poll::Ready(End::TimedOut);
-        }
-    })
-    .await
-}
-
 /// What may still come on a connection that is over.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Rest {
+enum Tail {
     None,
     MayCome,
 }
 
 /// Ends a connection so that the last answer arrives, whatever the sender is still sending.
-async fn close(io: &mut (impl AsyncRead + AsyncWrite + Unpin), rest: Rest) {
+async fn close(io: &mut (impl AsyncRead + AsyncWrite + Unpin), tail: Tail) {
     let farewell = async {
         io.shutdown().await?;
         let mut sink = Vec::with_capacity(READ_BUFFER_MIN);
         let mut taken = 0;
-        while rest == Rest::MayCome && taken < LINGER_BYTES {
+        while tail == Tail::MayCome && taken < LINGER_BYTES {
             sink.clear();
             match io.read_buf(&mut sink).await? {
                 0 => break,
@@ -429,8 +376,9 @@ where
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let under_way = self.watch.request();
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let under_way = Arc::new(self.watch.request());
+        request.extensions_mut().insert(Arc::downgrade(&under_way));
         let (answers, watch) = (self.answers.clone(), Arc::clone(&self.watch));
         let is_http2 = request.version() == Version::HTTP_2;
         Box::pin(async move {

@@ -1,10 +1,10 @@
 //! The places of connections: how many there may be, how many of one client, and who has to go for another.
 //!
-//! A connection is silent while no complete request of it is under way: from its start to its first complete head, and
-//! from its last answer to the next one. Where all places are taken, the connection that has been silent longest goes
-//! for the one that comes. So whoever holds very many connections open without saying anything keeps nobody out, and
-//! whoever sends a whole head at once is never the one to go. Where all have requests under way, the next one waits in
-//! the system's queue.
+//! A connection is silent while no complete request of it is under way: from its start to the last byte of its first
+//! request, and from its last answer to that of the next one. Where all places are taken, the connection that has been
+//! silent longest goes for the one that comes. So whoever holds very many connections open and says nothing, or half of
+//! something, keeps nobody out, and whoever sends a whole request at once is never the one to go. Where all have
+//! complete requests under way, the next one waits in the system's queue.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
@@ -219,7 +219,7 @@ impl Seat {
         Ok(())
     }
 
-    /// A request is under way.
+    /// A complete request is under way.
     pub(super) fn heard(&self) {
         let mut standing = self.standing();
         if let Standing::Silent(number) = *standing {
@@ -228,7 +228,7 @@ impl Seat {
         }
     }
 
-    /// No request is under way any more.
+    /// None is any more.
     pub(super) fn silent(&self) {
         let mut standing = self.standing();
         if let Standing::Heard = *standing {
@@ -354,16 +354,11 @@ pub(super) mod tests {
         taken[1].seat.heard();
         taken[1].seat.silent(); // idle since after the third came
         let gone = |taken: &[Place]| taken.iter().map(|place| place.evicted().is_cancelled()).collect::<Vec<_>>();
-        let next = tokio::spawn({
-            let places = Arc::clone(&places);
-            async move { places.enter(None).await.unwrap() }
-        });
-        while !taken[2].evicted().is_cancelled() {
-            tokio::task::yield_now().await;
-        }
+        let mut next = pin!(places.enter(None));
+        assert!(futures_util::poll!(&mut next).is_pending());
         assert_eq!(gone(&taken), [false, false, true]);
         drop(taken.pop());
-        let _next = next.await.unwrap();
+        let _next = next.as_mut().await.unwrap();
         assert_eq!(gone(&taken), [false, false], "for one that comes one goes");
         places.make_room();
         assert_eq!(gone(&taken), [false, true]);

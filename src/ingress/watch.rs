@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -18,6 +20,9 @@ use crate::telemetry::CutOff;
 
 /// How long an asked connection may take to leave when nothing is under way on it.
 pub(super) const LEAVING: Duration = Duration::from_secs(1);
+
+/// How long a connection keeps the room for a request after the last one: senders in full flow never give it up.
+const REST_AFTER: Duration = Duration::from_millis(500);
 
 /// One connection's state, shared by its socket, its requests and the task that drives it.
 #[derive(Debug)]
@@ -41,6 +46,8 @@ pub(super) struct Patience {
 #[derive(Debug)]
 struct State {
     requests: usize,
+    /// Those of them whose bodies are here.
+    whole: usize,
     /// Since when, and what, while there are no requests.
     waiting: Waiting,
     since: Instant,
@@ -49,6 +56,8 @@ struct State {
     /// Answers that are on their way: when they last got on.
     answers: BTreeMap<u64, Instant>,
     answered: u64,
+    /// Whether bytes of an answer are yet to be written.
+    writes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,23 +71,22 @@ impl Watch {
     pub(super) fn new(patience: Patience, seat: Arc<Seat>) -> Arc<Self> {
         let state = State {
             requests: 0,
+            whole: 0,
             waiting: Waiting::Head,
             since: Instant::now(),
             leaving_since: None,
             unread: false,
             answers: BTreeMap::new(),
             answered: 0,
+            writes: false,
         };
         Arc::new(Self { patience, seat, state: Mutex::new(state) })
     }
 
     /// A request's head is complete; it is under way until the guard is dropped.
     pub(super) fn request(self: &Arc<Self>) -> UnderWay {
-        self.with(|state| {
-            state.requests += 1;
-            self.seat.heard();
-        });
-        UnderWay(Arc::clone(self))
+        self.with(|state| state.requests += 1);
+        UnderWay { watch: Arc::clone(self), whole: AtomicBool::new(false) }
     }
 
     /// An answer is on its way; it has left when the guard is dropped.
@@ -136,7 +144,7 @@ impl Watch {
                 Waiting::Idle => state.since + self.patience.idle,
             };
             let left = state.leaving_since.map(|since| since.max(state.since) + LEAVING);
-            [left, unread].into_iter().flatten().fold(Some(own), |own, other| own.min(Some(other)))
+            [Some(own), left, unread].into_iter().flatten().min()
         })
     }
 
@@ -149,11 +157,32 @@ impl Watch {
         })
     }
 
+    /// There are bytes to write.
+    pub(super) fn writes(&self) {
+        self.with(|state| state.writes = true);
+    }
+
+    /// All bytes are written.
+    pub(super) fn has_written(&self) {
+        self.with(|state| state.writes = false);
+    }
+
+    /// When the connection may rest: a request was answered, all of the answer has left, and nothing of another one came
+    /// since.
+    pub(super) fn rests_at(&self) -> Option<Instant> {
+        self.with(|state| {
+            let nothing_to_do = state.requests == 0 && state.waiting == Waiting::Idle && !state.writes;
+            let rests = nothing_to_do && state.leaving_since.is_none() && !state.unread;
+            rests.then(|| state.since + REST_AFTER)
+        })
+    }
+
     fn unread_until(&self, state: &State) -> Option<Instant> {
         state.answers.values().min().map(|since| *since + self.patience.write)
     }
 
-    fn bytes_came(&self) {
+    /// Bytes of a request came.
+    pub(super) fn bytes_came(&self) {
         self.with(|state| {
             if state.requests == 0 && state.waiting == Waiting::Idle {
                 state.waiting = Waiting::Head;
@@ -162,12 +191,22 @@ impl Watch {
         });
     }
 
-    fn request_ended(&self) {
+    fn request_whole(&self) {
+        self.with(|state| {
+            state.whole += 1;
+            self.seat.heard();
+        });
+    }
+
+    fn request_ended(&self, was_whole: bool) {
         self.with(|state| {
             state.requests = state.requests.saturating_sub(1);
             if state.requests == 0 {
                 state.waiting = Waiting::Idle;
                 state.since = Instant::now();
+            }
+            state.whole = state.whole.saturating_sub(usize::from(was_whole));
+            if was_whole && state.whole == 0 {
                 self.seat.silent();
             }
         });
@@ -180,11 +219,75 @@ impl Watch {
 
 /// A request that is under way; a drop ends it.
 #[derive(Debug)]
-pub(super) struct UnderWay(Arc<Watch>);
+pub(super) struct UnderWay {
+    watch: Arc<Watch>,
+    whole: AtomicBool,
+}
+
+impl UnderWay {
+    /// All of its body is here.
+    pub(super) fn is_whole(&self) {
+        if !self.whole.swap(true, Ordering::Relaxed) {
+            self.watch.request_whole();
+        }
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.request_ended();
+        self.watch.request_ended(*self.whole.get_mut());
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Reached,
+    Unknown,
+}
+
+/// A request's body, which says when all of it is here.
+pub(super) struct Arriving<B> {
+    body: B,
+    /// Gone once the request is answered.
+    request: Weak<UnderWay>,
+}
+
+impl<B: Body> Arriving<B> {
+    pub(super) fn new(body: B, request: Weak<UnderWay>) -> Self {
+        let arriving = Self { body, request };
+        arriving.came_to(End::Unknown);
+        arriving
+    }
+
+    /// Chunks say only by their end that there are no more of them; a length says so with the last byte.
+    fn came_to(&self, end: End) {
+        if (end == End::Reached || self.body.is_end_stream())
+            && let Some(request) = self.request.upgrade()
+        {
+            request.is_whole();
+        }
+    }
+}
+
+impl<B: Body + Unpin> Body for Arriving<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.came_to(if frame.is_none() { End::Reached } else { End::Unknown });
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -254,6 +357,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use tokio::time::advance;
 
     use super::*;
@@ -291,6 +396,30 @@ mod tests {
         drop(request);
         assert_eq!(watch.deadline(), Some(Instant::now() + LEAVING));
         assert!(!watch.deserves_notice(), "it had notice");
+    }
+
+    #[tokio::test]
+    async fn a_body_says_when_all_of_it_is_here() {
+        use bytes::Bytes;
+        use http_body_util::{BodyExt, Full, StreamBody};
+
+        let watch = Watch::new(PATIENCE, lone_seat());
+        let whole = || watch.with(|state| state.whole);
+        let pieces =
+            || StreamBody::new(futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from("ab")))]));
+        let request = Arc::new(watch.request());
+        let mut chunked = Arriving::new(pieces(), Arc::downgrade(&request));
+        let _ = chunked.frame().await.unwrap();
+        assert_eq!(whole(), 0, "there may be more");
+        assert!(chunked.frame().await.is_none());
+        assert_eq!(whole(), 1);
+        let second = Arc::new(watch.request());
+        let mut with_length = Arriving::new(Full::new(Bytes::from("ab")), Arc::downgrade(&second));
+        assert_eq!(whole(), 1);
+        let _ = with_length.frame().await.unwrap();
+        assert_eq!(whole(), 2, "its length says that this was all");
+        drop((request, second));
+        assert_eq!(whole(), 0);
     }
 
     #[tokio::test(start_paused = true)]

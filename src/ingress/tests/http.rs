@@ -270,3 +270,37 @@ async fn an_http2_shutdown_finishes_what_is_under_way() {
     assert_eq!(answer.unwrap().into_body().collect().await.unwrap().to_bytes(), "ok");
     in_time(running.tasks.ended()).await;
 }
+
+/// What comes with a request, or in pieces after it, is the next one.
+#[tokio::test]
+async fn requests_may_come_together_and_in_pieces() {
+    let running = Running::start().await;
+    let mut stream = running.connect().await;
+    let request = b"POST /hooks HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok";
+    let all = request.repeat(5);
+    for cut in [1, 20, request.len() - 2, request.len(), request.len() + 1, 2 * request.len() + 30] {
+        let (first, rest) = all.split_at(cut);
+        stream.write_all(first).await.unwrap();
+        let mut answers = String::new();
+        for _ in 0..cut / request.len() {
+            answers += &read_answer(&mut stream).await;
+        }
+        stream.write_all(rest).await.unwrap();
+        while answers.matches("\r\n\r\nok").count() < 5 {
+            answers += &read_answer(&mut stream).await;
+        }
+        assert_eq!(answers.matches("HTTP/1.1 200").count(), 5, "{cut}: {answers}");
+    }
+}
+
+/// A part of a head that came with the request before has a head's time, and no more.
+#[tokio::test(start_paused = true)]
+async fn a_part_of_a_head_behind_a_request_has_a_heads_time() {
+    let running = Running::start().await;
+    let mut stream = running.connect().await;
+    stream.write_all(b"GET /hooks HTTP/1.1\r\nHost: a\r\n\r\nGET /ho").await.unwrap();
+    read_answer(&mut stream).await;
+    let start = tokio::time::Instant::now();
+    let _ = in_time(stream.read_u8()).await.unwrap_err();
+    assert_eq!(start.elapsed().as_secs_f64().round(), 10.0);
+}
