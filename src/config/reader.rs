@@ -75,7 +75,8 @@ impl<'r> Reader<'r> {
         match self.read(path, tree::FILE_BYTES_MAX) {
             Ok(text) => self.tree(file, &text),
             Err(why) => {
-                let message = format!("the config cannot be read: {}", why.message);
+                let cure = if why.place == Place::default() { "" } else { "; save it as UTF-8" };
+                let message = format!("the config cannot be read: {}{cure}", why.message);
                 self.add(Severity::Error, (file, why.place), "", message);
                 None
             }

@@ -48,7 +48,25 @@ fn mapping(path: &str) -> Map<String, Value> {
     if !required.is_empty() {
         schema.insert("required".to_owned(), json!(required));
     }
+    if path == "sources.*" {
+        schema.insert("oneOf".to_owned(), json!([{ "required": ["provider"] }, { "required": ["verify"] }]));
+        schema.insert("not".to_owned(), json!({ "required": ["secret", "secrets"] }));
+    }
+    if ["providers", "sources", "destinations"].contains(&path) {
+        schema.insert("propertyNames".to_owned(), json!({ "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$" }));
+    }
     schema
+}
+
+/// Lists that are mistakes where they are empty.
+const NOT_EMPTY: [&str; 4] = ["ingress.listen", "sources.*.methods", "sources.*.allow_ips", "sources.*.secrets"];
+
+/// The statuses that may stand at a key.
+fn statuses(path: &str) -> (u16, u16) {
+    match path.rsplit('.').next() {
+        Some("give_up_on" | "ends_on") => (300, 599),
+        _ => (200, 299),
+    }
 }
 
 /// What stands at names that people choose: nothing, unless the table has a `*` here.
@@ -63,7 +81,7 @@ fn names_below(path: &str) -> Value {
 fn property(key: &keys::Key) -> Value {
     let mut forms = Vec::new();
     if !matches!(key.kind, Kind::Section | Kind::Names) {
-        forms.push(leaf(key.kind));
+        forms.push(leaf(key));
     }
     if key.path == "providers.*.verify" {
         forms.push(json!({ "$ref": "#/$defs/verify" }));
@@ -71,7 +89,8 @@ fn property(key: &keys::Key) -> Value {
         forms.push(Value::Object(mapping(key.path)));
     }
     let one = any_of(forms);
-    let list = json!({ "type": "array", "items": one });
+    let least = usize::from(NOT_EMPTY.contains(&key.path));
+    let list = json!({ "type": "array", "items": one, "minItems": least });
     let mut forms = match key.shape {
         Shape::One => vec![one],
         Shape::OneOrList => vec![one, list],
@@ -108,19 +127,22 @@ fn any_of(mut forms: Vec<Value>) -> Value {
     }
 }
 
-fn leaf(kind: Kind) -> Value {
+fn leaf(key: &keys::Key) -> Value {
     let reference = |name: &str| json!({ "$ref": format!("#/$defs/{name}") });
-    match kind {
+    match key.kind {
         Kind::Section | Kind::Names => json!({ "type": "object" }),
         Kind::Texts => {
             json!({ "type": "object", "additionalProperties": { "anyOf": [reference("text"), { "type": "null" }] } })
         }
         Kind::Json => json!({}),
         Kind::Same(path) => reference(path.rsplit('.').next().unwrap_or(path)),
-        Kind::Secret => json!({ "anyOf": [reference("text"), reference("slots")] }),
-        Kind::Text | Kind::Name | Kind::FileName | Kind::Header | Kind::Method | Kind::Network | Kind::Moment => {
-            reference("text")
+        Kind::Secret if key.path.starts_with("sources.") => {
+            json!({ "anyOf": [reference("secret_text"), reference("slots")] })
         }
+        Kind::Secret => reference("secret_text"),
+        Kind::Method => reference("method"),
+        Kind::Text if ["path", "health_path"].contains(&key.name()) => reference("path"),
+        Kind::Text | Kind::Name | Kind::FileName | Kind::Header | Kind::Network | Kind::Moment => reference("text"),
         Kind::Address => reference("address"),
         Kind::Listener => reference("listener"),
         Kind::Url => reference("url"),
@@ -129,7 +151,8 @@ fn leaf(kind: Kind) -> Value {
         Kind::RateOfBytes => reference("rate_of_bytes"),
         Kind::Rate => reference("rate"),
         Kind::Status => {
-            json!({ "anyOf": [{ "type": "integer", "minimum": 200, "maximum": 599 }, reference("variable")] })
+            let (least, most) = statuses(key.path);
+            json!({ "anyOf": [{ "type": "integer", "minimum": least, "maximum": most }, reference("variable")] })
         }
         Kind::Count(minimum) => json!({ "anyOf": [{ "type": "integer", "minimum": minimum }, reference("variable")] }),
         Kind::Number => json!({ "anyOf": [{ "type": "number", "minimum": 1 }, reference("variable")] }),
@@ -144,6 +167,7 @@ fn definitions() -> Value {
     verify.insert("minProperties".to_owned(), json!(1));
     verify.insert("maxProperties".to_owned(), json!(1));
     let secret = json!({ "$ref": "#/$defs/secret" });
+    let switches = ["true", "false", "on", "off", "yes", "no", "null"];
     json!({
         "file": {
             "type": "object", "properties": { "file": { "type": "string" } }, "required": ["file"],
@@ -154,6 +178,12 @@ fn definitions() -> Value {
             "description": "${VAR}, ${VAR:-default} or { file: PATH }: from the environment or a file.",
         },
         "text": { "anyOf": [{ "type": ["string", "number", "boolean"] }, { "$ref": "#/$defs/file" }] },
+        "secret_text": {
+            "anyOf": [{ "type": "string", "minLength": 1, "not": { "enum": switches } }, { "$ref": "#/$defs/file" }],
+            "description": "A secret: ${VAR}, { file: PATH }, or its text in quotes.",
+        },
+        "method": text("^[A-Z][A-Z-]*$", "POST"),
+        "path": text("^/[^\\s?#\"<>\\\\\\u0080-\\uffff]*$", "/webhooks/{tenant}"),
         "duration": text("^[0-9]+(ms|s|m|h|d)$", "30s"),
         "size": text("^[0-9]+(B|KiB|MiB|GiB|TiB)$", "1MiB"),
         "rate_of_bytes": text("^[0-9]+(B|KiB|MiB|GiB|TiB)/s$", "1KiB/s"),
@@ -161,7 +191,7 @@ fn definitions() -> Value {
         "address": text("^.+:[0-9]+$", "127.0.0.1:8080"),
         "listener": text("^(.+:[0-9]+|unix:/.*|fd:.*)$", "127.0.0.1:8080"),
         "url": text("^https?://", "http://127.0.0.1:3000/hooks"),
-        "secret": { "anyOf": [{ "$ref": "#/$defs/text" }, Value::Object(mapping("sources.*.secrets"))] },
+        "secret": { "anyOf": [{ "$ref": "#/$defs/secret_text" }, Value::Object(mapping("sources.*.secrets"))] },
         "slots": {
             "type": "object", "description": "The provider's secrets by name.",
             "additionalProperties": { "anyOf": [secret.clone(), { "type": "array", "items": secret }] },

@@ -154,9 +154,27 @@ fn describe(error: &serde_yaml::Error, text: &str) -> SyntaxError {
         _ if line.contains("${") && said.contains("flow") => {
             "this is not YAML; inside `{…}` or `[…]`, quote what has braces in it: \"${VAR}\"".to_owned()
         }
-        _ => format!("this is not YAML: {}", first_clause(&said)),
+        _ => {
+            let what = first_clause(&said);
+            format!("this is not YAML: {what}; {}", cure(&what))
+        }
     };
     SyntaxError { place, message }
+}
+
+/// What to do about what the parser says.
+fn cure(said: &str) -> &'static str {
+    let cures = [
+        ("anchor", "quote a value that begins with `*`"),
+        ("merge", "write `<<: *NAME`, and the mapping with `&NAME` above"),
+        ("mapping values", "quote a value that has `: ` in it"),
+        ("trailing content", "look for a quote that is missing above, or that is one too many"),
+        ("quote", "close it, or look for one that is missing above"),
+        ("bracket", "close it"),
+        ("expected key", "bring the keys of one mapping to the same indentation"),
+    ];
+    let known = cures.iter().find(|(words, _)| said.contains(words));
+    known.map_or("look for a quote, a bracket or an indentation that does not fit", |(_, cure)| cure)
 }
 
 fn too_much() -> String {

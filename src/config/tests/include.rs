@@ -72,7 +72,7 @@ alerts: {}
         &[("forebay.yaml", main.as_str()), ("conf.d/a.yaml", included), ("conf.d/b.yaml", "- x\n"), ("conf.d/c.yaml", "a: [\n")],
         &[],
         "\
-conf.d/c.yaml:1:4: this is not YAML: unclosed bracket '['
+conf.d/c.yaml:1:4: this is not YAML: unclosed bracket '['; close it
 conf.d/a.yaml:1:1: admin: cannot stand in an included file; move it to forebay.yaml
 conf.d/a.yaml:3:3: sources.one: there is another source `one` at forebay.yaml:3:3; give one of them another name
 conf.d/a.yaml:4:20: sources.two.provider: there is no provider `githb`; did you mean `github`?

@@ -112,9 +112,13 @@ fn a_file_that_is_not_text_or_not_there_is_a_problem() {
     let said = |path: &Path| load(path, &env).unwrap_err().to_string();
     assert!(said(&path).ends_with("forebay.yaml: the config cannot be read: there is no such file"));
     std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
-    assert!(said(&path).ends_with("forebay.yaml:1:1: the config cannot be read: it is not UTF-8 text"));
+    assert!(
+        said(&path).ends_with("forebay.yaml:1:1: the config cannot be read: it is not UTF-8 text; save it as UTF-8")
+    );
     std::fs::write(&path, b"log: {}\n# caf\xe9\n").unwrap();
-    assert!(said(&path).ends_with("forebay.yaml:2:6: the config cannot be read: it is not UTF-8 text"));
+    assert!(
+        said(&path).ends_with("forebay.yaml:2:6: the config cannot be read: it is not UTF-8 text; save it as UTF-8")
+    );
     assert!(said(dir.path()).ends_with("it is a directory"));
     std::fs::write(&path, "#".repeat(5 << 20)).unwrap();
     assert!(said(&path).ends_with("it is larger than 4MiB"));
