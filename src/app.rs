@@ -25,7 +25,7 @@ use crate::index::{Index, IndexError};
 use crate::ingress::{self, BindError, Edge, Listeners};
 use crate::intake::{Handle, Intake, Underway};
 use crate::journal::log::{self, LogJournal, OpenError};
-use crate::journal::{Journal, Pause, Retention};
+use crate::journal::{Journal, Pause, Retention, Routes};
 use crate::limit::Limits;
 use crate::provider::{CompileError, Place};
 use crate::router::{RouteError, Router};
@@ -161,6 +161,7 @@ impl Gateway {
         for target in journal.paused().iter().filter_map(|name| targets.get(name)) {
             target.set_pause(Pause::Paused);
         }
+        follow_routes(&journal, &config).await;
         let index = Index::open(&log::index_dir(&config.journal.dir), journal.identity(), journal.clone(), &work)?;
         work.spawn("retention", trim(journal.clone(), config.journal.retention, work.stopping()));
 
@@ -332,6 +333,28 @@ fn targets(config: &Config, metrics: &Metrics) -> Result<HashMap<Name, Arc<Targe
     config.destinations.iter().map(target).collect()
 }
 
+/// Tells the journal which routes there are, and says what is kept for those that are gone. Call it whenever the config has
+/// changed, after what takes events has been told.
+async fn follow_routes(journal: &LogJournal, config: &Config) {
+    let destinations = config.destinations.iter().map(|destination| destination.name.clone());
+    let routes = config.sources.iter().fold(Routes::to(destinations), |routes, source| {
+        routes.with(source.name.clone(), source.routes.iter().map(|route| route.destination.clone()))
+    });
+    if let Err(error) = journal.set_routes(routes).await {
+        tracing::error!(%error, "since when routes are there could not be written down; they are followed all the same");
+    }
+    for lane in journal.stats().lanes {
+        for (source, deliveries) in &lane.orphaned {
+            tracing::warn!(
+                %source,
+                destination = %lane.destination,
+                deliveries,
+                "the config has no route for deliveries that are kept: they are orphaned until it is back"
+            );
+        }
+    }
+}
+
 async fn trim(journal: LogJournal, keep: Retention, stopping: CancellationToken) {
     let mut every = tokio::time::interval(TRIM_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -356,9 +379,13 @@ fn renderer(
             target.metrics.set_breaker(target.breaker());
         }
         for lane in &stats.lanes {
-            if let Some(target) = targets.get(&lane.destination) {
-                target.metrics.set_pending(lane.pending);
-                target.metrics.set_dead_letters(lane.dead);
+            match targets.get(&lane.destination) {
+                Some(target) => {
+                    target.metrics.set_pending(lane.pending);
+                    target.metrics.set_orphaned(lane.orphans());
+                    target.metrics.set_dead_letters(lane.dead);
+                }
+                None => metrics.set_gone(&lane.destination, lane.orphans(), lane.dead),
             }
         }
         metrics.render()

@@ -77,6 +77,12 @@ impl Metrics {
         Arc::new(self.0.destinations.resolve(name.as_str()))
     }
 
+    /// So many deliveries are kept for `destination`, which is not in the config: orphaned ones, and dead ones. Those that
+    /// have none are not shown, so that there are no more labels than destinations somebody once wrote down.
+    pub fn set_gone(&self, destination: &Name, orphaned: u64, dead: u64) {
+        self.0.destinations.set_gone(destination.as_str(), whole(orphaned), whole(dead));
+    }
+
     /// The journal's handles.
     #[must_use]
     pub fn journal(&self) -> &JournalMetrics {
@@ -155,6 +161,7 @@ pub struct DestinationMetrics {
     pub(super) lag: Histogram,
     pub(super) pending: Gauge,
     pub(super) oldest_pending: Gauge<f64, AtomicU64>,
+    pub(super) orphaned: Gauge,
     pub(super) dead_letters: Gauge,
     pub(super) breaker: Gauge,
 }
@@ -196,7 +203,12 @@ impl DestinationMetrics {
 
     /// So many deliveries are pending.
     pub fn set_pending(&self, deliveries: u64) {
-        self.pending.set(i64::try_from(deliveries).unwrap_or(i64::MAX));
+        self.pending.set(whole(deliveries));
+    }
+
+    /// So many deliveries wait for their route.
+    pub fn set_orphaned(&self, deliveries: u64) {
+        self.orphaned.set(whole(deliveries));
     }
 
     /// The oldest pending delivery has waited so long; zero if there are none.
@@ -206,7 +218,7 @@ impl DestinationMetrics {
 
     /// So many deliveries are dead.
     pub fn set_dead_letters(&self, deliveries: u64) {
-        self.dead_letters.set(i64::try_from(deliveries).unwrap_or(i64::MAX));
+        self.dead_letters.set(whole(deliveries));
     }
 
     /// The breaker now stands so.
@@ -240,7 +252,7 @@ impl JournalMetrics {
 
     /// The journal takes so many bytes on disk.
     pub fn set_bytes(&self, bytes: u64) {
-        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.bytes.set(whole(bytes));
     }
 
     /// A flush took so long.
@@ -252,6 +264,11 @@ impl JournalMetrics {
     pub fn evicted(&self, events: u64) {
         self.history_evicted.inc_by(events);
     }
+}
+
+/// A gauge's value.
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -273,6 +290,7 @@ mod tests {
         destination.delivered_after(Duration::from_secs(2));
         destination.set_pending(7);
         destination.set_oldest_pending(Duration::from_millis(1500));
+        destination.set_orphaned(4);
         destination.set_dead_letters(2);
         destination.set_breaker(BreakerState::Open);
         metrics.journal().set_bytes(4096);
@@ -299,6 +317,7 @@ mod tests {
             r#"forebay_delivery_lag_seconds_sum{destination="app"} 2.0"#,
             r#"forebay_pending_deliveries{destination="app"} 7"#,
             r#"forebay_oldest_pending_seconds{destination="app"} 1.5"#,
+            r#"forebay_orphaned_deliveries{destination="app"} 4"#,
             r#"forebay_dead_letters{destination="app"} 2"#,
             r#"forebay_breaker_state{destination="app"} 1"#,
             r#"forebay_journal_bytes 4096"#,
@@ -310,6 +329,17 @@ mod tests {
             assert!(text.lines().any(|have| have == line), "missing {line} in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_destination_that_is_gone_is_shown_as_long_as_something_is_kept_for_it() {
+        let (metrics, name) = (Metrics::new("1"), Name::new("old").unwrap());
+        metrics.set_gone(&name, 3, 0);
+        let text = metrics.render();
+        assert!(text.contains("forebay_orphaned_deliveries{destination=\"old\"} 3\n"), "{text}");
+        assert!(text.contains("forebay_dead_letters{destination=\"old\"} 0\n"), "{text}");
+        metrics.set_gone(&name, 0, 0);
+        assert!(!metrics.render().contains("old"));
     }
 
     #[test]

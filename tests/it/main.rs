@@ -19,6 +19,7 @@ mod handshakes;
 mod intake;
 mod limits;
 mod listen;
+mod orphans;
 mod presets;
 mod proxy;
 mod schemes;

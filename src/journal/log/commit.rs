@@ -4,6 +4,7 @@
 //! it is written; the rest counts after the flush. A flush that fails ends the journal: the kernel may drop
 //! the dirty pages and call the next flush good (Rebello et al., USENIX ATC 2020), so it must be opened anew.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -17,7 +18,7 @@ use super::segment::{self, HEADER_BYTES, SegmentKey};
 use super::state::{EventFacts, Rearmed, State};
 use super::writer::{Active, Reply, Writer};
 use crate::admit::Lease;
-use crate::base::UnixMillis;
+use crate::base::{Name, UnixMillis};
 use crate::event::DeliveryId;
 use crate::journal::{AppendError, Appended, JournalError, Position, Reserved, Room, Verdict};
 
@@ -36,6 +37,8 @@ pub struct Batch {
     pub bytes: Vec<u8>,
     pub durable: bool,
     claimed: Vec<[u8; 16]>,
+    /// Routes of its events that the state does not know yet.
+    pub routes: BTreeSet<(Name, Name)>,
     /// Counts once written.
     pub early: Vec<Effect>,
     /// Counts once durable.

@@ -28,8 +28,8 @@ pub struct Segment {
     pub dead: u32,
     /// Whether it has records that make deliveries pending again, wherever those are kept.
     pub has_rearm: bool,
-    /// Pending ones by lane, for those that have any.
-    pub pending_by_lane: BTreeMap<u16, u32>,
+    /// Pending ones by route, for those that have any.
+    pub pending_by_route: BTreeMap<u16, u32>,
 }
 
 impl Segment {
@@ -51,7 +51,7 @@ impl Segment {
     }
 }
 
-/// One delivery: 3 bits of standing, 13 of lane, 16 of attempts started (saturating).
+/// One delivery: 3 bits of standing, 14 of route, 15 of attempts started (saturating).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry(u32);
 
@@ -73,7 +73,7 @@ pub enum Standing {
 impl From<DeliveryStatus> for Standing {
     fn from(status: DeliveryStatus) -> Self {
         match status {
-            DeliveryStatus::Pending => Self::Pending,
+            DeliveryStatus::Pending | DeliveryStatus::Orphaned => Self::Pending, // orphaned is never written
             DeliveryStatus::Delivered => Self::Delivered,
             DeliveryStatus::Dead => Self::Dead,
             DeliveryStatus::Refused => Self::Refused,
@@ -82,8 +82,8 @@ impl From<DeliveryStatus> for Standing {
 }
 
 impl Entry {
-    /// A delivery of `lane` that stands so.
-    pub fn new(standing: Standing, lane: u16, attempts: u32) -> Self {
+    /// A delivery of `route` that stands so.
+    pub fn new(standing: Standing, route: u16, attempts: u32) -> Self {
         let code = match standing {
             Standing::Pending => 0,
             Standing::Delivered => 1,
@@ -91,7 +91,7 @@ impl Entry {
             Standing::Moved => 3,
             Standing::Refused => 4,
         };
-        Self(code | u32::from(lane) << 3 | attempts.min(0xFFFF) << 16)
+        Self(code | u32::from(route & 0x3FFF) << 3 | attempts.min(0x7FFF) << 17)
     }
 
     /// Where it stands.
@@ -105,13 +105,13 @@ impl Entry {
         }
     }
 
-    /// Its lane.
-    pub fn lane(self) -> u16 {
-        (self.0 >> 3 & 0x1FFF) as u16
+    /// Its route.
+    pub fn route(self) -> u16 {
+        (self.0 >> 3 & 0x3FFF) as u16
     }
 
     /// Attempts started so far.
     pub fn attempts(self) -> u32 {
-        self.0 >> 16
+        self.0 >> 17
     }
 }

@@ -12,9 +12,11 @@ mod codec;
 mod commit;
 mod entry;
 mod open;
+mod orphans;
 mod pauses;
 mod reader;
 mod record;
+mod routes;
 mod segment;
 mod state;
 mod stored;
@@ -46,8 +48,8 @@ use self::time::Time;
 use self::writer::{Active, Append, Command, Limits, Writer};
 use super::disk::{Disk, RealDisk};
 use super::{
-    AppendError, Appended, Changes, Claim, Entry, Journal, JournalError, Kept, Lane, LaneStats, Located, NewDelivery,
-    Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Settings, Settled, Stats, Sync,
+    AppendError, Appended, Changes, Claim, Entry, Journal, JournalError, Kept, Lane, Located, NewDelivery, Pause,
+    PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settings, Settled, Stats, Sync,
 };
 use crate::base::{Clock, Name};
 use crate::event::{DedupeKey, DeliveryId, DeliveryStatus};
@@ -360,6 +362,14 @@ impl Journal for LogJournal {
         self.state().paused.clone()
     }
 
+    async fn set_routes(&self, routes: Routes) -> Result<(), JournalError> {
+        self.write(|reply| Command::SetRoutes { routes, reply }, || JournalError::Closed).await
+    }
+
+    fn routing(&self) -> watch::Receiver<Arc<Routing>> {
+        self.state().routes.watch()
+    }
+
     async fn rearm(&self, at: Located, only: Option<Name>, why: Rearm) -> Result<Vec<DeliveryId>, JournalError> {
         let FoundEvent { at: now_at, first_entry, record } = self.find(at).await?;
         let at = Located { at: now_at, ..at };
@@ -388,13 +398,8 @@ impl Journal for LogJournal {
     }
 
     fn stats(&self) -> Stats {
-        let of = |lane: &state::LaneState| LaneStats {
-            destination: lane.name.clone(),
-            pending: lane.pending,
-            dead: lane.dead,
-        };
         Stats {
-            lanes: self.state().lanes.iter().map(of).collect(),
+            lanes: self.state().lane_stats(),
             bytes: self.shared.gauges.bytes.load(Ordering::Relaxed),
             max_bytes: self.shared.limits.max_bytes,
             evicted: self.shared.gauges.evicted.load(Ordering::Relaxed),

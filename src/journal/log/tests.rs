@@ -3,6 +3,7 @@
 mod clocks;
 mod faults;
 mod first;
+mod orphans;
 mod space;
 
 use std::collections::BTreeSet;

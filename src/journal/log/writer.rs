@@ -13,7 +13,7 @@ use super::pauses;
 use super::record::{Home, KIND_EVENT, Record};
 use super::segment::{self, HEADER_BYTES};
 use super::state::{EventFacts, Rearmed, State};
-use super::stored::StoredClaim;
+use super::stored::{StoredClaim, StoredDelivery};
 use super::time::Time;
 use super::{Gauges, RETRY_AFTER};
 use crate::admit::Lease;
@@ -22,7 +22,7 @@ use crate::event::{DeliveryId, EventId};
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::{
     AppendError, Appended, FirstAttempt, JournalError, Lane, Located, Pause, Position, Rearm, Reserved, Retention,
-    Room, Settled, Sync, Verdict,
+    Room, Routes, Settled, Sync, Verdict,
 };
 use crate::telemetry::Metrics;
 
@@ -48,6 +48,8 @@ pub enum Command {
     Settle { lane: Option<Lane>, settled: Settled, reply: Reply<(), JournalError> },
     /// Leave a destination alone, or no longer.
     Pause { destination: Name, pause: Pause, reply: Reply<(), JournalError> },
+    /// The routes are these.
+    SetRoutes { routes: Routes, reply: Reply<(), JournalError> },
     /// Make these pending again.
     Rearm { at: Located, first_entry: u32, wanted: Vec<u8>, why: Rearm, reply: Reply<Vec<DeliveryId>, JournalError> },
     /// Let go of what is past retention.
@@ -186,6 +188,10 @@ impl Writer {
             Command::Pause { destination, pause, reply } => {
                 drop(reply.send(self.pause(destination, pause).map_err(JournalError::from)));
             }
+            Command::SetRoutes { routes, reply } => {
+                let _ = self.commit(batch); // attempts that begin by the routes before are told so first
+                drop(reply.send(self.set_routes(routes).map_err(JournalError::from)));
+            }
             Command::Rearm { at, first_entry, wanted, why, reply } => {
                 let (segment, _) = segment::split(at.at);
                 let homes = wanted.iter().map(|index| {
@@ -249,6 +255,10 @@ impl Writer {
         if size as u64 > self.limits.max_bytes / 4 {
             return Err(AppendError::TooLarge { bytes: size });
         }
+        if !self.has_places(&facts, batch) {
+            tracing::error!(source = %facts.source, "the journal holds deliveries of as many routes as it can tell apart; events of others are refused until it has let go of some and is opened again");
+            return Err(AppendError::Full { retry_after: RETRY_AFTER });
+        }
         if !self.make_room(size as u64, batch)? {
             if size as u64 <= ORDINARY_BYTES {
                 self.gauges.set_room(Room::Full { retry_after: RETRY_AFTER });
@@ -274,6 +284,17 @@ impl Writer {
         Ok(alike.map_or(Appended::Fresh(kept), |like| Appended::SameBody { kept, like }))
     }
 
+    /// Whether the routes of an event can be told apart from all others.
+    fn has_places(&self, facts: &EventFacts, batch: &mut Batch) -> bool {
+        let state = self.state();
+        for StoredDelivery { destination, .. } in &facts.deliveries {
+            if state.routes.find(&facts.source, destination).is_none() {
+                batch.routes.insert((facts.source.clone(), destination.clone()));
+            }
+        }
+        state.routes.has_places(batch.routes.len())
+    }
+
     fn pause(&mut self, destination: Name, pause: Pause) -> Result<(), Broken> {
         let mut paused = self.state().paused.clone();
         match pause {
@@ -284,6 +305,12 @@ impl Writer {
         written.map_err(|error| self.write_failed(&error, "note what is paused"))?;
         self.state().paused = paused;
         Ok(())
+    }
+
+    fn set_routes(&mut self, routes: Routes) -> Result<(), Broken> {
+        let now = self.clock.now();
+        let Some(known) = self.state().set_routes(routes, now) else { return Ok(()) };
+        known.write(&*self.disk).map_err(|error| self.write_failed(&error, "note which routes there are"))
     }
 
     /// Adds an event's record; it counts with the batch.
@@ -325,21 +352,25 @@ impl Writer {
         batch: &mut Batch,
     ) -> Result<Vec<DeliveryId>, Broken> {
         let now = self.clock.now();
-        let settled: Vec<_> = {
+        let chosen: Vec<_> = {
             let state = self.state();
-            let may = |standing| match why {
-                Rearm::Replay => matches!(standing, Standing::Dead | Standing::Delivered | Standing::Refused),
-                Rearm::Duplicate => standing == Standing::Dead,
+            let choose = |(id, home): (DeliveryId, Home)| {
+                let (entry, at) = (state.entry(home)?, state.rearmed_at(home, now));
+                let may = match (why, entry.standing()) {
+                    (Rearm::Replay, Standing::Dead | Standing::Delivered | Standing::Refused) => true,
+                    (Rearm::Replay, Standing::Pending) => at.is_some() && state.is_orphaned(id, home),
+                    (Rearm::Duplicate, Standing::Dead) => state.has_route(home),
+                    (Rearm::Replay | Rearm::Duplicate, _) => false,
+                };
+                may.then_some((id, home, entry.attempts(), at.unwrap_or(now)))
             };
-            let entries = homes.into_iter().filter_map(|(id, home)| Some((id, home, state.entry(home)?)));
-            entries.filter(|(_, _, entry)| may(entry.standing())).collect()
+            homes.into_iter().filter_map(choose).collect()
         };
         let mut rearmed = Vec::new();
-        for (id, home, entry) in settled {
-            let attempts = entry.attempts();
-            let record = Record::Rearmed { delivery: id, home, event_at, why, attempts, at: now };
+        for (id, home, attempts, at) in chosen {
+            let record = Record::Rearmed { delivery: id, home, event_at, why, attempts, at };
             let record_at = self.add(&record, batch)?;
-            let effect = Rearmed { id, home, event_at, why, attempts, at: now };
+            let effect = Rearmed { id, home, event_at, why, attempts, at };
             batch.late.push(Effect::Rearmed { rearmed: effect, record_at });
             batch.durable = true;
             rearmed.push(id);
@@ -349,6 +380,9 @@ impl Writer {
 
     fn start(&mut self, lane: &Lane, id: DeliveryId, number: u32, batch: &mut Batch) -> Result<(), JournalError> {
         let (home, event_at) = self.home(Some(lane), id)?;
+        if self.state().is_orphaned(id, home) {
+            return Err(JournalError::Orphaned);
+        }
         let at = self.clock.now();
         self.add(&Record::Started { delivery: id, home, event_at, number, at }, batch)?;
         batch.early.push(Effect::Started { id, home, event_at, number });
