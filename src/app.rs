@@ -375,6 +375,10 @@ fn renderer(
     Arc::new(move || {
         let stats = journal.stats();
         metrics.journal().set_bytes(stats.bytes);
+        metrics.journal().set_share(stats.share_bytes.unwrap_or(stats.max_bytes));
+        for source in &stats.sources {
+            metrics.set_unsettled(&source.source, source.unsettled_bytes);
+        }
         for target in targets.values() {
             target.metrics.set_breaker(target.breaker());
         }

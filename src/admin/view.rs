@@ -123,6 +123,10 @@ pub struct Source {
     pub mode: String,
     /// Where its events go, in route order; none where they are only kept.
     pub destinations: Vec<String>,
+    /// What those of its events take in the journal that have a delivery that is pending, orphaned or dead.
+    pub unsettled_bytes: u64,
+    /// Whether that is more than its share, so that its events are refused.
+    pub over_share: bool,
 }
 
 /// All sources.
@@ -200,6 +204,8 @@ impl From<&SourceSettings> for Source {
                 Mode::Proxy => "proxy".to_owned(),
             },
             destinations: routes.iter().map(|route| route.destination.to_string()).collect(),
+            unsettled_bytes: 0,
+            over_share: false,
         }
     }
 }

@@ -153,6 +153,10 @@ impl Journal for Script {
         Err(JournalError::Closed)
     }
 
+    fn room_for(&self, _: &Name) -> Room {
+        self.room()
+    }
+
     async fn set_routes(&self, routes: Routes) -> Result<(), JournalError> {
         self.state().routing.send_replace(Arc::new(Routing::new(routes, Default::default())));
         Ok(())

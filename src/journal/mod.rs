@@ -28,12 +28,15 @@ pub use changes::{Change, Changes, DeliveryState};
 pub use patience::once_there_is_room;
 pub use routes::{Routes, Routing};
 pub use settings::{Retention, Settings};
-pub use stats::{LaneStats, Stats};
+pub use stats::{LaneStats, SourceStats, Stats};
 
 /// The durable store. A handle: cheap to clone, all clones are one journal.
 pub trait Journal: Clone + Send + std::marker::Sync + 'static {
     /// Whether an event that came now could be kept. No I/O.
     fn room(&self) -> Room;
+
+    /// The same for an event of `source`: there may be room, and none for it, while its own events take their share. No I/O.
+    fn room_for(&self, source: &Name) -> Room;
 
     /// Whether the key of `claim` is free. If an event holds it, that is a duplicate: it is noted, and dead
     /// deliveries of the event are rearmed if it asked for that. For requests that the application answers.
@@ -53,6 +56,7 @@ pub trait Journal: Clone + Send + std::marker::Sync + 'static {
     ///
     /// # Errors
     /// - [`AppendError::Full`]: nothing was written; history could not make room.
+    /// - [`AppendError::OverShare`]: nothing was written; the event would wait, and what waits of its source takes its share.
     /// - [`AppendError::Failed`]: the store has failed and takes nothing until it is opened again.
     /// - [`AppendError::TooLarge`]: the event alone is larger than the journal could ever hold.
     ///
@@ -173,6 +177,11 @@ pub enum Room {
     Open,
     /// No: pending, dead and claims alone fill it, or the disk is nearly full.
     Full {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// No, for this source: what waits of it takes its share of the journal. Others have room.
+    OverShare {
         /// When to ask again.
         retry_after: Duration,
     },
@@ -339,6 +348,12 @@ pub enum AppendError {
     /// No room.
     #[error("the journal is full")]
     Full {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// No room for this source.
+    #[error("what waits of the source takes its share of the journal")]
+    OverShare {
         /// When to try again.
         retry_after: Duration,
     },

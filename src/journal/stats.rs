@@ -15,6 +15,21 @@ pub struct Stats {
     pub damaged: u64,
     /// By destination.
     pub lanes: Vec<LaneStats>,
+    /// By source, also those that are not in the config any more.
+    pub sources: Vec<SourceStats>,
+    /// What a source's unsettled events may take now before its next ones are refused; none where sources need not share.
+    pub share_bytes: Option<u64>,
+}
+
+/// What there is of one source's events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceStats {
+    /// The source.
+    pub source: Name,
+    /// What its events take, roughly, that have a delivery that is pending, orphaned or dead.
+    pub unsettled_bytes: u64,
+    /// Whether that is more than its share, so that its events are refused.
+    pub over_share: bool,
 }
 
 /// What there is of one destination's deliveries.

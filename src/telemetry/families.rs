@@ -119,6 +119,7 @@ pub(super) struct SourceFamilies {
     pub(super) verifications: Family<VerificationLabels, Counter>,
     pub(super) refusals: Family<ReasonLabels, Counter>,
     pub(super) rate_limited: Family<PerLabels, Counter>,
+    pub(super) unsettled: Family<SourceLabels, Gauge>,
 }
 
 impl SourceFamilies {
@@ -137,6 +138,11 @@ impl SourceFamilies {
             verifications: register(registry, "verifications", "Requests checked for being genuine"),
             refusals: register(registry, "refusals", "Requests turned away"),
             rate_limited: register(registry, "rate_limited", "Requests over a rate limit"),
+            unsettled: register(
+                registry,
+                "unsettled_bytes",
+                "What events in the journal take that have a delivery that is pending, orphaned or dead",
+            ),
         }
     }
 

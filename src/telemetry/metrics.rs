@@ -16,7 +16,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::families::{
-    Counters, DestinationFamilies, OutcomeFamily, OutcomeLabels, SYNCS, SourceFamilies, VerificationLabels, register,
+    Counters, DestinationFamilies, OutcomeFamily, OutcomeLabels, SYNCS, SourceFamilies, SourceLabels,
+    VerificationLabels, register,
 };
 use super::words::{
     DeliveryOutcome, DuplicateKind, LimitedPer, Reason, ReloadOutcome, RequestOutcome, VerificationOutcome, Word,
@@ -75,6 +76,16 @@ impl Metrics {
     #[must_use]
     pub fn destination(&self, name: &Name) -> Arc<DestinationMetrics> {
         Arc::new(self.0.destinations.resolve(name.as_str()))
+    }
+
+    /// Events of `source` that are not settled take so many bytes of the journal. Zero is not shown.
+    pub fn set_unsettled(&self, source: &Name, bytes: u64) {
+        let (family, labels) = (&self.0.sources.unsettled, SourceLabels { source: source.to_string() });
+        if bytes == 0 {
+            family.remove(&labels);
+        } else {
+            family.get_or_create_owned(&labels).set(whole(bytes));
+        }
     }
 
     /// So many deliveries are kept for `destination`, which is not in the config: orphaned ones, and dead ones. Those that
@@ -235,6 +246,7 @@ impl DestinationMetrics {
 #[derive(Debug)]
 pub struct JournalMetrics {
     bytes: Gauge,
+    share: Gauge,
     sync: Histogram,
     history_evicted: Counter,
 }
@@ -245,6 +257,7 @@ impl JournalMetrics {
         registry.register("journal_sync_seconds", "How long a flush of the journal took", sync.clone());
         Self {
             bytes: register(registry, "journal_bytes", "Bytes the journal takes on disk"),
+            share: register(registry, "journal_share_bytes", "What unsettled events of one source may take now"),
             sync,
             history_evicted: register(registry, "history_evicted", "Settled events let go early to make room"),
         }
@@ -253,6 +266,11 @@ impl JournalMetrics {
     /// The journal takes so many bytes on disk.
     pub fn set_bytes(&self, bytes: u64) {
         self.bytes.set(whole(bytes));
+    }
+
+    /// Unsettled events of one source may take so many bytes now.
+    pub fn set_share(&self, bytes: u64) {
+        self.share.set(whole(bytes));
     }
 
     /// A flush took so long.
@@ -293,7 +311,9 @@ mod tests {
         destination.set_orphaned(4);
         destination.set_dead_letters(2);
         destination.set_breaker(BreakerState::Open);
+        metrics.set_unsettled(&Name::new("acme").unwrap(), 700);
         metrics.journal().set_bytes(4096);
+        metrics.journal().set_share(2048);
         metrics.journal().synced(Duration::from_micros(200));
         metrics.journal().evicted(5);
         metrics.reloaded(ReloadOutcome::Rejected);
@@ -320,7 +340,9 @@ mod tests {
             r#"forebay_orphaned_deliveries{destination="app"} 4"#,
             r#"forebay_dead_letters{destination="app"} 2"#,
             r#"forebay_breaker_state{destination="app"} 1"#,
+            r#"forebay_unsettled_bytes{source="acme"} 700"#,
             r#"forebay_journal_bytes 4096"#,
+            r#"forebay_journal_share_bytes 2048"#,
             r#"forebay_journal_sync_seconds_count 1"#,
             r#"forebay_history_evicted_total 5"#,
             r#"forebay_config_reloads_total{outcome="rejected"} 1"#,

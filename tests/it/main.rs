@@ -23,5 +23,6 @@ mod orphans;
 mod presets;
 mod proxy;
 mod schemes;
+mod shares;
 mod support;
 mod tail;

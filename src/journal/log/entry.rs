@@ -1,7 +1,8 @@
-//! What is known of a segment: four bytes for each delivery whose event is in it, and the sums of them.
+//! What is known of a segment: five bytes for each delivery whose event is in it, and the sums of them.
 
 use std::collections::BTreeMap;
 
+use super::shares::Classes;
 use crate::base::UnixMillis;
 use crate::event::DeliveryStatus;
 
@@ -12,6 +13,8 @@ pub struct Segment {
     pub end: u32,
     /// The state of each delivery whose event is in it.
     pub entries: Vec<Entry>,
+    /// Which of them are of one event, and how large its record is.
+    pub classes: Classes,
     /// Events in it.
     pub events: u32,
     /// Bytes of their records. The rest is what came of them: of no use once the events are gone or copied.
@@ -68,6 +71,13 @@ pub enum Standing {
     Moved,
     /// The application refused it to its sender's face.
     Refused,
+}
+
+impl Standing {
+    /// Whether it keeps its event from being history.
+    pub fn is_unsettled(self) -> bool {
+        matches!(self, Self::Pending | Self::Dead)
+    }
 }
 
 impl From<DeliveryStatus> for Standing {

@@ -18,6 +18,7 @@ mod reader;
 mod record;
 mod routes;
 mod segment;
+mod shares;
 mod state;
 mod stored;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use self::entry::Segment;
 use self::open::{Lock, Meta, Recovered};
 use self::reader::{FoundEvent, Reader};
 use self::segment::SegmentKey;
+use self::shares::Shares;
 use self::state::{EventFacts, Ready, State};
 use self::stored::{EventRecord, Progress, StoredClaim, StoredDelivery};
 use self::time::Time;
@@ -77,6 +79,7 @@ type Job = Box<dyn FnOnce(&mut Reader) + Send>;
 struct Shared {
     state: Arc<Mutex<State>>,
     gauges: Arc<Gauges>,
+    shares: Arc<Shares>,
     claim_key: [u8; 32],
     store: [u8; 16],
     time: Arc<Time>,
@@ -167,6 +170,8 @@ impl LogJournal {
         state.segments.insert(next_segment, fresh);
         let log_bytes = state.segments.values().map(|segment| u64::from(segment.end)).sum();
         state.recovered(segment::position(next_segment, segment::HEADER_BYTES));
+        let shares = Arc::clone(&state.sources.shares);
+        shares.set_capacity(limits.max_bytes.saturating_sub(limits.reserve()));
 
         let state = Arc::new(Mutex::new(state));
         let gauges = Arc::new(Gauges {
@@ -193,16 +198,19 @@ impl LogJournal {
             keep: settings.retention,
             active,
             exhausted: false,
+            shares: Arc::clone(&shares),
+            over_share: BTreeSet::new(),
             log_bytes,
             index_bytes: 0,
         };
         let _ = writer.trim(); // a failure is logged, shows in `room`, and is tried again
         writer.refresh_room();
-        gauges.bytes.store(writer.used(), Ordering::Relaxed);
+        writer.measure();
         let reader = Reader { disk, store: meta.store, state: Arc::clone(&state), open: Default::default() };
         let shared = Shared {
             state,
             gauges,
+            shares,
             claim_key: meta.claim_key,
             store: meta.store,
             time,
@@ -282,6 +290,13 @@ impl LogJournal {
 impl Journal for LogJournal {
     fn room(&self) -> Room {
         self.shared.gauges.room()
+    }
+
+    fn room_for(&self, source: &Name) -> Room {
+        match self.shared.gauges.room() {
+            Room::Open if self.shared.shares.is_over(source) => Room::OverShare { retry_after: RETRY_AFTER },
+            room => room,
+        }
     }
 
     async fn reserve(&self, claim: &Claim) -> Result<Reserved, AppendError> {
@@ -398,8 +413,14 @@ impl Journal for LogJournal {
     }
 
     fn stats(&self) -> Stats {
+        let (lanes, sources) = {
+            let state = self.state();
+            (state.lane_stats(), state.sources.stats())
+        };
         Stats {
-            lanes: self.state().lane_stats(),
+            lanes,
+            sources,
+            share_bytes: self.shared.shares.share(),
             bytes: self.shared.gauges.bytes.load(Ordering::Relaxed),
             max_bytes: self.shared.limits.max_bytes,
             evicted: self.shared.gauges.evicted.load(Ordering::Relaxed),

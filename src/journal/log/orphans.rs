@@ -13,6 +13,7 @@ use crate::journal::{LaneStats, Routes, Routing};
 impl State {
     /// From now on the routes are these. Gives what is to be written down of it, if that has changed.
     pub fn set_routes(&mut self, routes: Routes, now: UnixMillis) -> Option<Known> {
+        self.sources.set(routes.sources());
         // By a clock that was set back, what has come would have come after its route had gone.
         let newest = self.segments.values().map(|segment| segment.newest).max();
         let changed = self.routes.set(routes, now.max(newest.unwrap_or(now)));

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::watch;
 
@@ -34,7 +35,8 @@ pub struct Table {
 /// One route with deliveries.
 #[derive(Debug)]
 pub struct Route {
-    source: Name,
+    /// Where its events come in.
+    pub source: Name,
     /// Where it leads.
     pub destination: Name,
     /// The destination's lane.
@@ -43,6 +45,8 @@ pub struct Route {
     pub pending: u64,
     /// Dead ones.
     pub dead: u64,
+    /// What unsettled events of its source take, over all its routes.
+    pub unsettled: Arc<AtomicU64>,
     /// Since when it is there; a cycle is no older than that.
     pub there_since: UnixMillis,
     /// Pending deliveries whose cycle began then or before are orphaned; none is where none are.
@@ -70,8 +74,9 @@ impl Table {
         self.routes.len() + more <= ROUTES_MAX
     }
 
-    /// A route to `destination`, whose lane is `lane`. None if there are too many.
-    pub fn add(&mut self, source: &Name, destination: &Name, lane: u16) -> Option<u16> {
+    /// A route to `destination`, whose lane is `lane`; unsettled events of its source take `unsettled`. None if there are too
+    /// many.
+    pub fn add(&mut self, source: &Name, destination: &Name, lane: u16, unsettled: Arc<AtomicU64>) -> Option<u16> {
         let number = u16::try_from(self.routes.len()).ok().filter(|number| usize::from(*number) < ROUTES_MAX)?;
         let mut route = Route {
             source: source.clone(),
@@ -79,6 +84,7 @@ impl Table {
             lane,
             pending: 0,
             dead: 0,
+            unsettled,
             there_since: UnixMillis(i64::MIN),
             orphans_until: None,
         };

@@ -1,4 +1,4 @@
-//! What the journal knows in memory: four bytes a kept delivery, and more only for those under way.
+//! What the journal knows in memory: five bytes a kept delivery, and more only for those under way.
 //!
 //! Whatever the backlog, an event's facts, headers and body are read from the log when they are needed.
 //! A delivery's whole story while it waits is its [`Entry`]; a [`Active`] exists only while a lane's owner
@@ -13,6 +13,7 @@ use super::entry::{Entry, Segment, Standing};
 use super::record::Home;
 use super::routes::{Known, Route, Table};
 use super::segment;
+use super::shares::Sources;
 use super::stored::{EventRecord, Progress, StoredDelivery};
 use crate::base::{Name, UnixMillis};
 use crate::event::{AttemptReason, DeliveryId, EventId};
@@ -30,6 +31,8 @@ pub struct State {
     lane_of: HashMap<Name, u16>,
     /// One for each source and destination of a delivery here.
     pub routes: Table,
+    /// What waits of each source.
+    pub sources: Sources,
     /// Those under way.
     pub active: HashMap<DeliveryId, Active>,
     /// Destinations that are left alone.
@@ -78,6 +81,7 @@ impl State {
             lanes: Vec::new(),
             lane_of: HashMap::new(),
             routes: Table::knowing(known),
+            sources: Sources::default(),
             active: HashMap::new(),
             paused: BTreeSet::new(),
             tail: Position::START,
@@ -97,7 +101,7 @@ impl State {
             return Some(number);
         }
         let lane = self.lane_index(destination)?;
-        self.routes.add(source, destination, lane)
+        self.routes.add(source, destination, lane, self.sources.of(source))
     }
 
     /// The lane of `destination`, made where it is new.
@@ -157,7 +161,9 @@ impl State {
         // An event whose record was damaged leaves a gap in the numbers, never a shift.
         while u32::try_from(segment.entries.len()).is_ok_and(|length| length < first) {
             segment.entries.push(Entry::new(Standing::Moved, 0, 0));
+            segment.classes.push_event(1, 0);
         }
+        segment.classes.push_event(routes.len(), record.bytes);
         for (delivery, route) in record.deliveries.iter().zip(&routes) {
             segment.entries.push(Entry::new(Standing::Moved, *route, delivery.progress.attempts));
         }
@@ -238,6 +244,7 @@ impl State {
 
     /// Forgets a segment.
     pub fn remove_segment(&mut self, number: u32) {
+        self.forget_unsettled(number);
         let Some(segment) = self.segments.remove(&number) else { return };
         for entry in &segment.entries {
             if let Some(route) = self.routes.get_mut(entry.route()) {
@@ -285,8 +292,8 @@ impl State {
     pub fn ready(&mut self, lane: &Lane, after: Position, max: usize) -> Option<Ready> {
         let tail = self.tail;
         let state = self.lane(lane)?;
-        while state.ring.front().is_some_and(|(at, _)| *at < after) {
-            state.ring.pop_front();
+        while let Some((at, _)) = state.ring.pop_front_if(|(at, _)| *at < after) {
+            state.covers_from = state.covers_from.max(Position(at.0 + 1)); // whoever begins anew reads the log so far
         }
         if after < state.covers_from {
             return Some(if after < tail { Ready::Scan } else { Ready::Wait });
@@ -374,6 +381,12 @@ impl State {
 
     /// Moves the entry at `home` to another standing, and every count with it.
     fn stand(&mut self, home: Home, standing: Standing, attempts: Option<u32>) {
+        let before = self.is_unsettled(home);
+        self.stand_only(home, standing, attempts);
+        self.recount(home, before);
+    }
+
+    fn stand_only(&mut self, home: Home, standing: Standing, attempts: Option<u32>) {
         let Some(segment) = self.segments.get_mut(&home.segment) else { return };
         let Some(entry) = segment.entries.get_mut(home.entry as usize) else { return };
         let before = *entry;

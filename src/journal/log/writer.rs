@@ -1,6 +1,7 @@
 //! The one thread that writes: it takes what has come in as one batch, and decides what each command comes to.
 //! How the batch gets to the disk is in [`super::commit`].
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use super::entry::Standing;
 use super::pauses;
 use super::record::{Home, KIND_EVENT, Record};
 use super::segment::{self, HEADER_BYTES};
+use super::shares::Shares;
 use super::state::{EventFacts, Rearmed, State};
 use super::stored::{StoredClaim, StoredDelivery};
 use super::time::Time;
@@ -84,6 +86,9 @@ pub struct Writer {
     pub active: Active,
     /// Nothing can be evicted until something is settled.
     pub exhausted: bool,
+    pub shares: Arc<Shares>,
+    /// Sources that have more than their share, as far as that has been said.
+    pub over_share: BTreeSet<Name>,
     pub log_bytes: u64,
     pub index_bytes: u64,
 }
@@ -259,11 +264,18 @@ impl Writer {
             tracing::error!(source = %facts.source, "the journal holds deliveries of as many routes as it can tell apart; events of others are refused until it has let go of some and is opened again");
             return Err(AppendError::Full { retry_after: RETRY_AFTER });
         }
+        let waits = will_wait(entries, attempt.as_ref());
+        if waits && self.shares.would_be_over(&facts.source, &batch.unsettled) {
+            return Err(AppendError::OverShare { retry_after: RETRY_AFTER });
+        }
         if !self.make_room(size as u64, batch)? {
             if size as u64 <= ORDINARY_BYTES {
                 self.gauges.set_room(Room::Full { retry_after: RETRY_AFTER });
             }
             return Err(AppendError::Full { retry_after: RETRY_AFTER });
+        }
+        if waits {
+            *batch.unsettled.entry(facts.source.clone()).or_default() += size as u64;
         }
         self.place(size, batch)?; // all of it in one batch: nobody sees an event without what else is known of it
         let (at, first) = self.add_event(&payload, facts, batch)?;
@@ -419,6 +431,12 @@ impl Writer {
         }
         state.home(delivery).ok_or(JournalError::Unknown)
     }
+}
+
+/// Whether an event with so many deliveries will be unsettled, where the request path made `attempt` at its first.
+fn will_wait(deliveries: usize, attempt: Option<&FirstAttempt>) -> bool {
+    let settled = matches!(attempt, Some(FirstAttempt::Over(_, Verdict::Delivered | Verdict::Refused)));
+    deliveries > usize::from(settled)
 }
 
 /// What is recorded of the attempt that the request path made, or is making, at an event's first delivery.

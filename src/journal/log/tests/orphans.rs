@@ -145,6 +145,10 @@ async fn a_backlog_of_orphans_is_not_held() {
     let pending = store.pending("app").await;
     assert_eq!(pending.iter().map(|pending| pending.event).collect::<Vec<_>>(), [kept]);
     assert_eq!((counts(&store, "app"), store.journal.state().active.len()), ((1, 2_000, 0), 1));
+    let back = Routes::to([name("app")]).with(name("other"), [name("app")]).with(name("acme"), [name("app")]);
+    store.journal.set_routes(back).await.unwrap();
+    let given: BTreeSet<_> = store.pending("app").await.iter().map(|pending| pending.id).collect();
+    assert_eq!(given.len(), 2_001, "whoever reads again from the start is given all of them");
 }
 
 #[tokio::test]
