@@ -40,7 +40,7 @@ fn class(bytes: u64) -> u8 {
 fn bytes_of(class: u8) -> u64 {
     let Some(number) = class.checked_sub(1) else { return 0 };
     let step = STEPS.get(usize::from(number % 12)).copied().unwrap_or(0);
-    (LEAST_BYTES * step >> 12) << (number / 12)
+    (LEAST_BYTES * step / 4096) << (number / 12)
 }
 
 /// The classes of a segment's entries: an event's first has its size's, the others [`SAME_EVENT`].
