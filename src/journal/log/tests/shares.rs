@@ -217,3 +217,18 @@ async fn place(store: &Store, id: EventId) -> Option<Located> {
     }
     found
 }
+
+#[tokio::test]
+async fn dead_letters_past_their_retention_no_longer_count() {
+    let store = Store::sized(SMALL);
+    store.append(from("one", 1_000, &["app"])).await;
+    let id = store.pending("app").await[0].id;
+    store.settle(id, 1, Verdict::Dead(DeadReason::GaveUp)).await;
+    assert!(unsettled(&store, "one") > 1_000, "it is kept, and can be replayed");
+    store.clock.set(T0.plus(HOUR * 24));
+    for _ in 0..2 {
+        store.journal.trim(Retention { delivered: HOUR, dead: HOUR * 3 }).await.unwrap();
+    }
+    assert_eq!((store.journal.stats().lanes[0].dead, unsettled(&store, "one")), (0, 0));
+    assert_eq!(unsettled(&store.crashed(), "one"), 0);
+}
