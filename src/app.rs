@@ -185,6 +185,7 @@ impl Gateway {
         for target in journal.paused().iter().filter_map(|name| endpoints.targets.get(name)) {
             target.set_pause(Pause::Paused);
         }
+        live::follow_routes(&journal, &config).await;
         let index = Index::open(&log::index_dir(&config.journal.dir), journal.identity(), journal.clone(), &work)?;
         let (keep, retention) = watch::channel(config.journal.retention);
         work.spawn("retention", trim(journal.clone(), retention, work.stopping()));
@@ -358,13 +359,21 @@ fn renderer(
     Arc::new(move || {
         let (stats, targets) = (journal.stats(), Arc::clone(&targets.borrow()));
         metrics.journal().set_bytes(stats.bytes);
+        metrics.journal().set_share(stats.share_bytes.unwrap_or(stats.max_bytes));
+        for source in &stats.sources {
+            metrics.set_unsettled(&source.source, source.unsettled_bytes);
+        }
         for target in targets.iter() {
             target.metrics.set_breaker(target.breaker());
         }
         for lane in &stats.lanes {
-            if let Some(target) = targets.get(&lane.destination) {
-                target.metrics.set_pending(lane.pending);
-                target.metrics.set_dead_letters(lane.dead);
+            match targets.get(&lane.destination) {
+                Some(target) => {
+                    target.metrics.set_pending(lane.pending);
+                    target.metrics.set_orphaned(lane.orphans());
+                    target.metrics.set_dead_letters(lane.dead);
+                }
+                None => metrics.set_gone(&lane.destination, lane.orphans(), lane.dead),
             }
         }
         metrics.render()

@@ -8,7 +8,7 @@
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{Clock, Tasks, UnixMillis};
+use crate::base::{Clock, Name, Tasks, UnixMillis};
 use crate::deliver::{self, Asked, Keep, Outbound, Patience, Target, Targets, Turn};
 use crate::event::{AttemptReason, DeadReason, DeliveryId};
 use crate::journal::{
-    Journal, JournalError, Lane, Pending, PendingBatch, Position, Settled, Verdict, once_there_is_room,
+    Journal, JournalError, Lane, Pending, PendingBatch, Position, Routing, Settled, Verdict, once_there_is_room,
 };
 
 /// Deliveries that one lane's owner holds: under way, ready, or waiting for a retry. Past this, first
@@ -40,7 +40,7 @@ const UNREADABLE_PAUSE: Duration = Duration::from_secs(30);
 /// Delivers everything the journal has for the destinations in the config.
 ///
 /// Several may run beside each other, each on a runtime of its own: the `share`th of `of` takes every
-/// `of`th lane. Deliveries for a destination that is not in the config stay pending.
+/// `of`th lane. Deliveries for a destination that is not in the config are orphaned, and kept.
 pub struct Dispatch<J> {
     /// Where deliveries come from.
     pub journal: J,
@@ -96,6 +96,8 @@ impl<J: Journal> Dispatch<J> {
             fetching: None,
             cursor: Position::START,
             not_before: None,
+            sources: BTreeSet::new(),
+            routing: self.journal.routing(),
         };
         self.tasks.spawn("lane", owner.run());
     }
@@ -121,6 +123,9 @@ struct Owner<J> {
     cursor: Position,
     /// No attempt before this: the rate limit, or a journal that needs a pause.
     not_before: Option<Instant>,
+    /// The sources whose routes lead here.
+    sources: BTreeSet<Name>,
+    routing: watch::Receiver<Arc<Routing>>,
 }
 
 /// A delivery that is held.
@@ -141,6 +146,7 @@ impl<J: Journal> Owner<J> {
     async fn run(mut self) {
         let stopping = self.stopping.clone();
         let mut look = tokio::time::interval(PAUSE);
+        self.sources = self.routing.borrow_and_update().leading_to(&self.lane.destination);
         loop {
             self.fetch();
             let wake = self.launch();
@@ -149,6 +155,7 @@ impl<J: Journal> Owner<J> {
                 () = stopping.cancelled() => break,
                 Some(ended) = self.under_way.next() => if self.ended(ended).is_lost() { return },
                 turn = granted(&mut self.line) => self.turn = turn,
+                Ok(()) = self.routing.changed() => self.rerouted(),
                 fetched = fetched(&mut self.fetching) => if self.fetched(fetched).is_lost() { return },
                 () = tokio::time::sleep_until(wake) => self.wake(),
                 _ = look.tick() => self.look(),
@@ -181,6 +188,22 @@ impl<J: Journal> Owner<J> {
             }
             Err(error) => self.journal_error(&error),
         }
+    }
+
+    /// The routes have changed. If those that lead here have, everything that is not under way is given back to the journal,
+    /// which has all that is known of it, and read again: without what is orphaned now, with what no longer is.
+    fn rerouted(&mut self) {
+        let sources = self.routing.borrow_and_update().leading_to(&self.lane.destination);
+        if sources == self.sources {
+            return;
+        }
+        self.sources = sources;
+        let waiting = self.waiting.drain().map(|Reverse(waiting)| waiting.pending);
+        for pending in self.ready.drain(..).chain(waiting) {
+            self.held.remove(&pending.id);
+        }
+        self.fetching = None;
+        self.cursor = Position::START;
     }
 
     /// Takes a delivery in. The journal may give one twice: the second is only remembered.
@@ -269,8 +292,11 @@ impl<J: Journal> Owner<J> {
                 self.wait(pending, due);
                 Standing::Ours
             }
-            Err(JournalError::Unknown) => {
-                self.held.remove(&pending.id); // settled already
+            Err(JournalError::Unknown | JournalError::Orphaned) => {
+                // Settled already, or its route has gone; it may be back by now.
+                if let Some(again) = self.held.remove(&pending.id).and_then(|held| held.again) {
+                    self.hold(*again);
+                }
                 Standing::Ours
             }
             Err(JournalError::Read(error)) => {

@@ -257,6 +257,8 @@ pub struct Attempt {
 pub enum DeliveryStatus {
     /// Waits for its first or next attempt.
     Pending,
+    /// Waits for its route, which the config no longer has. To the journal it is pending.
+    Orphaned,
     /// The application took it.
     Delivered,
     /// Given up; kept until replayed or past retention.
@@ -267,13 +269,14 @@ pub enum DeliveryStatus {
 
 impl DeliveryStatus {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Dead, Self::Refused];
+    pub const ALL: [Self; 5] = [Self::Pending, Self::Orphaned, Self::Delivered, Self::Dead, Self::Refused];
 
     /// The word in the API, the index and the metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
+            Self::Orphaned => "orphaned",
             Self::Delivered => "delivered",
             Self::Dead => "dead",
             Self::Refused => "refused",

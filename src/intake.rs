@@ -74,7 +74,7 @@ impl<J: Journal> Intake<J> {
             if !source.takes(&head.method) {
                 return Err(Refusal::Method { allowed: source.settings().methods.clone() });
             }
-            source.admit(&head, &self.journal.room())?; // no body read yet
+            source.admit(&head, &self.journal.room_for(&source.settings().name))?; // no body read yet
             let deadline = source.settings().deadline;
             let read = tokio::time::timeout_at(began + deadline, source.read(head, params, body)).await;
             let (received, lease) = read.map_err(|_elapsed| Refusal::Late { deadline })??;

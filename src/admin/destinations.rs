@@ -23,19 +23,23 @@ const OLDEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Called = Result<Path<String>, PathRejection>;
 
-/// All of them.
+/// All of them, and those that the config no longer has while something is kept for them.
 pub(super) async fn list<J: Journal>(
     _: MayRead,
     Of(state): Of<Arc<State<J>>>,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
     no_parameters(parameters)?;
-    let lanes = lanes(&state.journal);
+    let mut lanes = lanes(&state.journal);
     let mut items = Vec::new();
     let targets = Arc::clone(&state.present.load().targets);
     for target in targets.iter() {
         items.push(shown(&state.journal, target, &lanes).await);
+        lanes.remove(&target.name);
     }
+    let mut gone: Vec<Destination> = lanes.into_values().filter_map(gone).collect();
+    gone.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    items.append(&mut gone);
     Ok(Json(Destinations { items }).into_response())
 }
 
@@ -89,16 +93,32 @@ fn lanes<J: Journal>(journal: &J) -> HashMap<Name, LaneStats> {
 
 async fn shown<J: Journal>(journal: &J, target: &Target, lanes: &HashMap<Name, LaneStats>) -> Destination {
     let name = &target.name;
-    let (pending, dead) = lanes.get(name).map_or((0, 0), |lane| (lane.pending, lane.dead));
+    let (pending, orphaned, dead) = lanes.get(name).map_or((0, 0, 0), |lane| (lane.pending, lane.orphans(), lane.dead));
     Destination {
         name: name.to_string(),
-        url: target.way().destination.shown_url(),
+        url: Some(target.way().destination.shown_url()),
         paused: target.pause() == Pause::Paused,
-        breaker: target.breaker().as_str().to_owned(),
+        breaker: Some(target.breaker().as_str().to_owned()),
         pending,
+        orphaned,
         dead,
         oldest_pending: if pending == 0 { None } else { oldest(journal, name).await },
     }
+}
+
+/// A destination that is not in the config, if something is kept for it.
+fn gone(lane: LaneStats) -> Option<Destination> {
+    let (orphaned, dead) = (lane.orphans(), lane.dead);
+    (orphaned > 0 || dead > 0).then(|| Destination {
+        name: lane.destination.to_string(),
+        url: None,
+        paused: false,
+        breaker: None,
+        pending: lane.pending,
+        orphaned,
+        dead,
+        oldest_pending: None,
+    })
 }
 
 /// Since when the delivery that has waited longest waits.

@@ -109,7 +109,7 @@ pub(super) fn bad(name: &str, value: &str, cure: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::EventStatus;
+    use crate::index::{EventStatus, Standing};
 
     const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
@@ -133,7 +133,8 @@ mod tests {
         let filter = filter(List::Events, &pairs, NOW).unwrap();
         assert_eq!(filter.source.unwrap().as_str(), "shop");
         assert_eq!(filter.destination.unwrap().as_str(), "app");
-        assert_eq!(filter.status, Some(EventStatus::Dead));
+        assert_eq!(filter.status, Some(Standing::Event(EventStatus::Dead)));
+        assert_eq!(read(List::Events, "status", "orphaned").unwrap().status, Some(Standing::Orphaned));
         assert_eq!((filter.kind.as_deref(), filter.q.as_deref()), (Some("order.paid"), Some("a b")));
         assert_eq!(filter.since, Some(UnixMillis(NOW.0 - 3_600_000)));
         assert_eq!(filter.until, Some(UnixMillis(1_700_000_000_500)));

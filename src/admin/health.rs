@@ -35,7 +35,7 @@ pub(super) async fn ready<J: Journal>(Of(state): Of<Arc<State<J>>>, Trusted(trus
 fn reasons(room: Room, draining: bool) -> BTreeMap<&'static str, String> {
     let mut reasons = BTreeMap::new();
     match room {
-        Room::Open => {}
+        Room::Open | Room::OverShare { .. } => {} // events of others are taken
         Room::Full { retry_after } => {
             let seconds = retry_after.as_secs().max(1);
             reasons.insert(

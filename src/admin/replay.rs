@@ -27,7 +27,7 @@ struct Order {
     destination: Option<String>,
 }
 
-/// Makes the settled deliveries of one event pending again; 202, since they are made later.
+/// Makes the settled deliveries of one event pending again, and has orphaned ones delivered all the same; 202, since they are made later.
 pub(super) async fn one<J: Journal>(
     MayOperate(who): MayOperate,
     Of(state): Of<Arc<State<J>>>,
@@ -96,6 +96,10 @@ fn nothing_to_replay(detail: &Detail, only: Option<&Name>) -> Problem {
         Some(name) if !deliveries.iter().any(|delivery| delivery.destination == name.as_str()) => {
             let there: Vec<&str> = deliveries.iter().map(|delivery| delivery.destination.as_str()).collect();
             format!("this event has no delivery to `{name}`; it goes to {}", there.join(", "))
+        }
+        _ if deliveries.iter().any(|delivery| delivery.status == DeliveryStatus::Orphaned) => {
+            "it is orphaned: its destination is not in the config; it is delivered once that and its route are back"
+                .to_owned()
         }
         _ if deliveries.iter().any(|delivery| delivery.status == DeliveryStatus::Pending) => {
             "nothing is settled yet: what is pending is delivered anyway".to_owned()

@@ -1,4 +1,4 @@
-//! The sources of the config.
+//! The sources of the config, and what waits of each.
 
 use std::sync::Arc;
 
@@ -20,5 +20,12 @@ pub(super) async fn list<J: Journal>(
     parameters: Parameters,
 ) -> Result<Response, Problem> {
     no_parameters(parameters)?;
-    Ok(Json(Sources { items: state.present.load().sources.clone() }).into_response())
+    let mut items = state.present.load().sources.clone();
+    let stats = state.journal.stats().sources;
+    for item in &mut items {
+        if let Some(stats) = stats.iter().find(|stats| stats.source.as_str() == item.name) {
+            (item.unsettled_bytes, item.over_share) = (stats.unsettled_bytes, stats.over_share);
+        }
+    }
+    Ok(Json(Sources { items }).into_response())
 }

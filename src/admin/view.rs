@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::UnixMillis;
-use crate::event;
+use crate::event::{self, DeliveryStatus};
 use crate::index::{AttemptRow, DeliveryRow, Detail, Item as Row, Page};
 use crate::journal::{JournalError, Kept};
 use crate::source::{Mode, SourceSettings};
@@ -123,6 +123,10 @@ pub struct Source {
     pub mode: String,
     /// Where its events go, in route order; none where they are only kept.
     pub destinations: Vec<String>,
+    /// What those of its events take in the journal that have a delivery that is pending, orphaned or dead.
+    pub unsettled_bytes: u64,
+    /// Whether that is more than its share, so that its events are refused.
+    pub over_share: bool,
 }
 
 /// What reading the config again came to.
@@ -214,14 +218,16 @@ pub struct Sources {
 pub struct Destination {
     /// Its name.
     pub name: String,
-    /// Where it is.
-    pub url: String,
+    /// Where it is; null where the config no longer has it, and something is kept for it.
+    pub url: Option<String>,
     /// Whether somebody has paused it.
     pub paused: bool,
-    /// `closed`, `open` or `probing`.
-    pub breaker: String,
+    /// `closed`, `open` or `probing`; null where the config no longer has it.
+    pub breaker: Option<String>,
     /// Deliveries that wait for an attempt.
     pub pending: u64,
+    /// Deliveries that wait for their route to be in the config again.
+    pub orphaned: u64,
     /// Dead letters.
     pub dead: u64,
     /// Since when the delivery that has waited longest waits: its event's receipt, or its replay.
@@ -231,7 +237,7 @@ pub struct Destination {
 /// All destinations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Destinations {
-    /// In the config's order.
+    /// In the config's order; then those that it no longer has.
     pub items: Vec<Destination>,
 }
 
@@ -275,6 +281,8 @@ impl From<&SourceSettings> for Source {
                 Mode::Proxy => "proxy".to_owned(),
             },
             destinations: routes.iter().map(|route| route.destination.to_string()).collect(),
+            unsettled_bytes: 0,
+            over_share: false,
         }
     }
 }
@@ -359,6 +367,10 @@ fn explain(detail: &Detail, record: Result<&Kept, &JournalError>) -> Vec<Explain
     }
     for (delivery, attempts) in row.deliveries.iter().zip(&detail.attempts) {
         say(row.received_at, "route", format!("destination {}", delivery.destination), delivery.id.to_string());
+        if delivery.status == DeliveryStatus::Orphaned {
+            let rule = format!("source {} to {}", row.source, delivery.destination);
+            say(row.received_at, "orphan", rule, "not in the config: kept, and delivered once it is back".to_owned());
+        }
         if let Some(why) = &delivery.dead_reason {
             let last = attempts.last().map(|last| last.started_at.plus(last.took.unwrap_or_default()));
             say(last.unwrap_or(row.received_at), "give up", format!("retry of {}", delivery.destination), why.clone());

@@ -17,7 +17,7 @@ use crate::deliver::Targets;
 use crate::ingress::{Bound, Edge};
 use crate::intake::Intake;
 use crate::journal::log::LogJournal;
-use crate::journal::{Journal, Pause, Retention};
+use crate::journal::{Journal, Pause, Retention, Routes};
 use crate::provider::Place;
 use crate::telemetry::{Metrics, logs};
 
@@ -54,7 +54,7 @@ impl Live {
     }
 
     /// Puts `config` in force, or says why that cannot be; then nothing has changed.
-    pub(super) fn change(&mut self, mut config: Config) -> Result<(), Vec<ConfigProblem>> {
+    pub(super) async fn change(&mut self, mut config: Config) -> Result<(), Vec<ConfigProblem>> {
         let fixed = self.fixed(&config);
         if !fixed.is_empty() {
             return Err(fixed);
@@ -90,6 +90,7 @@ impl Live {
         }
         parts.retention.send_replace(config.journal.retention);
         parts.grace.send_replace(config.shutdown_grace);
+        follow_routes(&parts.intake.journal, &config).await;
         (self.config, self.endpoints) = (config, endpoints);
         Ok(())
     }
@@ -158,5 +159,27 @@ impl SecretPlaces {
     pub(super) fn get(&self, source: &Name, provider: &Name) -> Option<Vec<Place>> {
         let own = self.sources.get(source).filter(|(preset, _)| preset == provider).map(|(_, places)| places);
         own.or_else(|| self.providers.get(provider)).cloned()
+    }
+}
+
+/// Tells the journal which routes there are, and says what is kept for those that are gone. Call it whenever the config has
+/// changed, after what takes events has been told.
+pub(super) async fn follow_routes(journal: &LogJournal, config: &Config) {
+    let destinations = config.destinations.iter().map(|destination| destination.name.clone());
+    let routes = config.sources.iter().fold(Routes::to(destinations), |routes, source| {
+        routes.with(source.name.clone(), source.routes.iter().map(|route| route.destination.clone()))
+    });
+    if let Err(error) = journal.set_routes(routes).await {
+        tracing::error!(%error, "since when routes are there could not be written down; they are followed all the same");
+    }
+    for lane in journal.stats().lanes {
+        for (source, deliveries) in &lane.orphaned {
+            tracing::warn!(
+                %source,
+                destination = %lane.destination,
+                deliveries,
+                "the config has no route for deliveries that are kept: they are orphaned until it is back"
+            );
+        }
     }
 }

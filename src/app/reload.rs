@@ -126,7 +126,8 @@ impl Reloader {
         let changes: Vec<ConfigChange> = self.live.config().diff(&config).iter().map(told).collect();
         let applied = wanted == Wanted::Apply;
         if applied {
-            self.live.change(config).map_err(|problems| self.refused(wanted, problems))?;
+            let changed = self.live.change(config).await;
+            changed.map_err(|problems| self.refused(wanted, problems))?;
             self.say(cause, &changes, &warnings);
         }
         Ok(Reloaded { applied, changes, warnings: warnings.iter().map(shown).collect() })

@@ -69,12 +69,17 @@ fn listed(Destinations { items }: &Destinations) -> String {
     if items.is_empty() {
         return "there are no destinations\n".to_owned();
     }
-    let header = ["NAME", "URL", "DELIVERY", "BREAKER", "PENDING", "DEAD", "OLDEST PENDING"];
+    let header = ["NAME", "URL", "DELIVERY", "BREAKER", "PENDING", "ORPHANED", "DEAD", "OLDEST PENDING"];
     let rows = items.iter().map(|item| {
-        let Destination { name, url, paused, breaker, pending, dead, oldest_pending } = item;
-        let delivery = if *paused { "paused" } else { "on" };
-        let oldest = oldest_pending.as_deref().unwrap_or("-");
-        [name, url, delivery, breaker, &pending.to_string(), &dead.to_string(), oldest].map(plain)
+        let Destination { name, url, paused, breaker, pending, orphaned, dead, oldest_pending } = item;
+        let delivery = match url {
+            None => "not in the config",
+            Some(_) if *paused => "paused",
+            Some(_) => "on",
+        };
+        let [url, breaker, oldest] = [url, breaker, oldest_pending].map(|maybe| maybe.as_deref().unwrap_or("-"));
+        let [pending, orphaned, dead] = [pending, orphaned, dead].map(u64::to_string);
+        [name, url, delivery, breaker, &pending, &orphaned, &dead, oldest].map(plain)
     });
     table(header, rows)
 }

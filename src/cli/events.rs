@@ -28,7 +28,7 @@ enum Command {
     List(ListArgs),
     /// Shows one event: its headers, its deliveries with their attempts, and what was decided about it
     Show(ShowArgs),
-    /// Sends an event again: every delivery that is delivered or dead
+    /// Sends an event again: every delivery that is delivered, dead or orphaned
     Replay(ReplayArgs),
 }
 
@@ -49,7 +49,8 @@ enum DeadLettersCommand {
 
 #[derive(Clone, Debug, clap::Args)]
 struct ListArgs {
-    /// Only events that stand like this: dead, pending, delivered, unrouted, captured or refused_by_app
+    /// Only events that stand like this: dead, pending, delivered, unrouted, captured or refused_by_app; or with a delivery
+    /// that is orphaned
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
     #[command(flatten)]

@@ -1,9 +1,9 @@
 use super::*;
-use crate::base::{ByteSize, ManualClock, Name};
+use crate::base::{ByteSize, ManualClock};
 use crate::deliver::{Destination, Way};
 use crate::event::EventId;
 use crate::journal::log::LogJournal;
-use crate::journal::{Located, Pause, Retention, Settings};
+use crate::journal::{Located, Pause, Retention, Routes, Settings};
 use crate::telemetry::Metrics;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -14,8 +14,11 @@ fn owner(dir: &std::path::Path) -> Owner<LogJournal> {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
     let settings = Settings { dir: dir.to_owned(), max_size: ByteSize(64 << 20), retention: Retention::default() };
     let metrics = Metrics::new("test");
+    let journal = LogJournal::open(&settings, Arc::clone(&clock), metrics.clone()).unwrap();
     Owner {
-        journal: LogJournal::open(&settings, Arc::clone(&clock), metrics.clone()).unwrap(),
+        routing: journal.routing(),
+        sources: BTreeSet::new(),
+        journal,
         lane: Lane { destination: name.clone(), slot: 0, epoch: 1 },
         line: None,
         turn: None,
@@ -105,4 +108,33 @@ async fn an_event_that_cannot_be_read_holds_up_no_other() {
     let error = JournalError::Read("input/output error".into());
     assert_eq!(owner.ended(Ended { pending: under_way, result: Err(error) }), Standing::Ours);
     assert_eq!((owner.ready.len(), owner.waiting.len(), owner.not_before), (1, 1, None));
+}
+
+#[tokio::test]
+async fn when_its_routes_change_an_owner_gives_back_what_is_not_under_way_and_reads_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut owner = owner(dir.path());
+    let routes = |source: &str| {
+        let app = Name::new("app").unwrap();
+        Routes::to([app.clone()]).with(Name::new(source).unwrap(), [app])
+    };
+    owner.hold(waiting(1, None)); // under way
+    owner.ready.clear();
+    owner.hold(waiting(2, None));
+    owner.hold(waiting(3, Some(NOW.plus(Duration::from_secs(60)))));
+    owner.cursor = Position(9);
+    owner.journal.set_routes(routes("shop")).await.unwrap();
+    owner.rerouted();
+    assert_eq!((owner.held.len(), owner.ready.len(), owner.waiting.len()), (1, 0, 0));
+    assert_eq!((owner.cursor, owner.sources.len()), (Position::START, 1));
+
+    owner.cursor = Position(9);
+    owner.journal.set_routes(routes("shop").with(Name::new("other").unwrap(), [])).await.unwrap();
+    owner.rerouted();
+    assert_eq!(owner.cursor, Position(9), "what leads elsewhere is no concern of this one");
+
+    // It was given again while it was under way: its route had gone, and is back.
+    owner.hold(waiting(1, None));
+    owner.ended(Ended { pending: waiting(1, None), result: Err(JournalError::Orphaned) });
+    assert_eq!((owner.held.len(), owner.ready.len()), (1, 1));
 }

@@ -55,8 +55,8 @@ fn apply_one(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<Option<E
             settle(tx, settled)?;
             Ok(Some(settled.delivery.event))
         }
-        Change::Rearmed { delivery, why, .. } => {
-            rearm(tx, *delivery, *why)?;
+        Change::Rearmed { delivery, why, at } => {
+            rearm(tx, *delivery, *why, *at)?;
             Ok(Some(delivery.event))
         }
         Change::Duplicate { original, conflict, .. } => {
@@ -113,12 +113,13 @@ fn insert_event(
 /// Sets the deliveries as the record has them; what is known of their attempts stays, and the count of those
 /// whose records are gone is taken from this one.
 fn place_deliveries(tx: &Transaction<'_>, event: EventId, deliveries: &[DeliveryState]) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO deliveries (event, idx, destination, status, attempts) VALUES (?1, ?2, ?3, ?4, ?5) \
+    let sql = "INSERT INTO deliveries (event, idx, destination, status, attempts, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
         ON CONFLICT (event, idx) DO UPDATE SET attempts = max(attempts, excluded.attempts), status = excluded.status, \
+            since = excluded.since, \
             next_attempt_at = CASE WHEN status = excluded.status THEN next_attempt_at END";
     let mut place = tx.prepare_cached(sql)?;
-    for (index, DeliveryState { destination, status, attempts }) in deliveries.iter().enumerate() {
-        place.execute(params![blob(&event), index, destination.as_str(), status.as_str(), attempts])?;
+    for (index, DeliveryState { destination, status, attempts, since }) in deliveries.iter().enumerate() {
+        place.execute(params![blob(&event), index, destination.as_str(), status.as_str(), attempts, since.0])?;
     }
     Ok(())
 }
@@ -196,18 +197,19 @@ fn begin_attempt(tx: &Transaction<'_>, delivery: DeliveryId, number: u32) -> rus
     Ok(())
 }
 
-fn rearm(tx: &Transaction<'_>, delivery: DeliveryId, why: Rearm) -> rusqlite::Result<()> {
+fn rearm(tx: &Transaction<'_>, delivery: DeliveryId, why: Rearm, at: UnixMillis) -> rusqlite::Result<()> {
     let reason = match why {
         Rearm::Replay => AttemptReason::Replay,
         Rearm::Duplicate => AttemptReason::Rearm,
     };
-    let sql = "UPDATE deliveries SET status = ?3, next_attempt_at = NULL, dead_reason = NULL, next_reason = ?4 \
+    let sql = "UPDATE deliveries SET status = ?3, next_attempt_at = NULL, dead_reason = NULL, next_reason = ?4, since = ?5 \
         WHERE event = ?1 AND idx = ?2";
     tx.prepare_cached(sql)?.execute(params![
         blob(&delivery.event),
         delivery.index,
         DeliveryStatus::Pending.as_str(),
-        reason.as_str()
+        reason.as_str(),
+        at.0
     ])?;
     Ok(())
 }

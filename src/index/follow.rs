@@ -13,6 +13,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use super::query::{Filter, ITEM, Item, LIMIT_DEFAULT, LIMIT_MAX, Where, blob, deliveries, item};
 use crate::base::UnixMillis;
 use crate::event::EventId;
+use crate::journal::Routing;
 
 /// How far a follower may be behind the feeder, in changes. They are kept for all followers together, some 60 bytes each.
 pub(super) const TOUCHED: usize = 8192;
@@ -117,9 +118,9 @@ fn end(db: &Connection) -> rusqlite::Result<Mark> {
     Ok(Mark(next.unwrap_or(0)))
 }
 
-pub(super) fn from_mark(db: &Connection, mark: Mark, filter: &Filter) -> rusqlite::Result<Batch> {
+pub(super) fn from_mark(db: &Connection, routing: &Routing, mark: Mark, filter: &Filter) -> rusqlite::Result<Batch> {
     let limit = if filter.limit == 0 { LIMIT_DEFAULT } else { filter.limit.min(LIMIT_MAX) };
-    let mut wanted = Where::listed(&Filter { cursor: None, ..filter.clone() });
+    let mut wanted = Where::listed(&Filter { cursor: None, ..filter.clone() }, routing);
     wanted.and("seq >= ?", [whole(mark.0)]);
     // By `seq` alone: an index over a column of the filter would have it sort all that a source ever had, each time.
     let sql = format!("{ITEM} NOT INDEXED WHERE {} ORDER BY seq LIMIT ?", wanted.sql());
@@ -129,7 +130,7 @@ pub(super) fn from_mark(db: &Connection, mark: Mark, filter: &Filter) -> rusqlit
         .query_map(params_from_iter(wanted.values), item)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     for item in &mut items {
-        item.deliveries = deliveries(db, item.located.id)?;
+        item.deliveries = deliveries(db, routing, item)?;
     }
     let next = match items.last() {
         Some(last) if items.len() == limit => {
@@ -143,18 +144,19 @@ pub(super) fn from_mark(db: &Connection, mark: Mark, filter: &Filter) -> rusqlit
 
 pub(super) fn before_mark(
     db: &Connection,
+    routing: &Routing,
     ids: &[EventId],
     mark: Mark,
     filter: &Filter,
 ) -> rusqlite::Result<Vec<Item>> {
-    let mut wanted = Where::listed(&Filter { cursor: None, ..filter.clone() });
+    let mut wanted = Where::listed(&Filter { cursor: None, ..filter.clone() }, routing);
     wanted.and("seq < ?", [whole(mark.0)]);
     let mut select = db.prepare_cached(&format!("{ITEM} WHERE {} AND id = ?", wanted.sql()))?;
     let mut items = Vec::new();
     for id in ids {
         let values = wanted.values.iter().cloned().chain([blob(*id)]);
         if let Some(mut found) = select.query_row(params_from_iter(values), item).optional()? {
-            found.deliveries = deliveries(db, *id)?;
+            found.deliveries = deliveries(db, routing, &found)?;
             items.push(found);
         }
     }

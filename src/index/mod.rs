@@ -28,15 +28,15 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use crate::base::Tasks;
 use crate::event::EventId;
-use crate::journal::{Journal, JournalError, Located};
+use crate::journal::{Journal, JournalError, Located, Routing};
 
 pub use follow::{Batch, Follower, Lost, Mark, Start};
 pub use query::{AttemptRow, Cursor, CursorError, DeliveryRow, Detail, Filter, Item, LIMIT_DEFAULT, LIMIT_MAX, Page};
-pub use status::{EventStatus, StatusError};
+pub use status::{EventStatus, Standing, StatusError};
 
 use feed::{Feeder, Wish};
 use store::Store;
@@ -110,6 +110,8 @@ struct Shared {
     /// A query came upon damage; the feeder rebuilds at its next pass.
     damaged: AtomicBool,
     touched: broadcast::WeakSender<EventId>,
+    /// Tells which of the pending deliveries are orphaned: that is not in the database, since it changes with the config.
+    routing: watch::Receiver<Arc<Routing>>,
 }
 
 struct Reader {
@@ -138,6 +140,7 @@ impl Index {
             generation: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
             touched: touched.downgrade(),
+            routing: journal.routing(),
         });
         let (wishes, receiver) = mpsc::channel(WISHES);
         let feeder = Feeder {
@@ -180,7 +183,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`] if the database cannot be read, [`IndexError::TooSlow`] past the deadline.
     pub async fn list(&self, filter: Filter) -> Result<Page, IndexError> {
-        self.read(move |db| query::list(db, &filter)).await
+        self.read(move |db, routing| query::list(db, routing, &filter)).await
     }
 
     /// One page of the events that match `filter` and have a dead delivery (to the filter's destination, if
@@ -189,7 +192,7 @@ impl Index {
     /// # Errors
     /// As [`Index::list`].
     pub async fn dead_letters(&self, filter: Filter) -> Result<Page, IndexError> {
-        self.read(move |db| query::dead_letters(db, &filter)).await
+        self.read(move |db, routing| query::dead_letters(db, routing, &filter)).await
     }
 
     /// Everything the index knows of one event.
@@ -197,7 +200,7 @@ impl Index {
     /// # Errors
     /// As [`Index::list`].
     pub async fn show(&self, id: EventId) -> Result<Option<Detail>, IndexError> {
-        self.read(move |db| query::show(db, id)).await
+        self.read(move |db, routing| query::show(db, routing, id)).await
     }
 
     /// Where the journal has an event.
@@ -205,7 +208,7 @@ impl Index {
     /// # Errors
     /// As [`Index::list`].
     pub async fn locate(&self, id: EventId) -> Result<Option<Located>, IndexError> {
-        self.read(move |db| query::locate(db, id)).await
+        self.read(move |db, _| query::locate(db, id)).await
     }
 
     /// Follows the index from now on: first this, then [`Index::mark`], and nothing falls between the two.
@@ -222,7 +225,7 @@ impl Index {
     /// # Errors
     /// As [`Index::list`].
     pub async fn mark(&self, start: Start) -> Result<(Mark, Option<EventId>), IndexError> {
-        self.read(move |db| follow::mark(db, start)).await
+        self.read(move |db, _| follow::mark(db, start)).await
     }
 
     /// The next events from `mark` on that match `filter`, in the order in which they came; its `limit` is the most,
@@ -231,7 +234,7 @@ impl Index {
     /// # Errors
     /// As [`Index::list`].
     pub async fn from_mark(&self, mark: Mark, filter: Filter) -> Result<Batch, IndexError> {
-        self.read(move |db| follow::from_mark(db, mark, &filter)).await
+        self.read(move |db, routing| follow::from_mark(db, routing, mark, &filter)).await
     }
 
     /// Those of `ids` that came before `mark` and match `filter`, as they stand now.
@@ -239,7 +242,7 @@ impl Index {
     /// # Errors
     /// As [`Index::list`].
     pub async fn before_mark(&self, ids: Vec<EventId>, mark: Mark, filter: Filter) -> Result<Vec<Item>, IndexError> {
-        self.read(move |db| follow::before_mark(db, &ids, mark, &filter)).await
+        self.read(move |db, routing| follow::before_mark(db, routing, &ids, mark, &filter)).await
     }
 
     /// How many events there are of each status; a status without events is left out.
@@ -247,14 +250,14 @@ impl Index {
     /// # Errors
     /// As [`Index::list`].
     pub async fn counts(&self) -> Result<Vec<(EventStatus, u64)>, IndexError> {
-        self.read(query::counts).await
+        self.read(|db, _| query::counts(db)).await
     }
 
     /// Runs `work` on the blocking pool. Dropped while it runs: it still ends, and its place with it.
     async fn read<T, F>(&self, work: F) -> Result<T, IndexError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: FnOnce(&Connection, &Routing) -> rusqlite::Result<T> + Send + 'static,
     {
         let place = Arc::clone(&self.shared.readers).acquire_owned().await.map_err(|_| IndexError::Closed)?;
         let shared = Arc::clone(&self.shared);
@@ -272,12 +275,13 @@ impl Index {
 }
 
 impl Shared {
-    fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, IndexError> {
+    fn read<T>(&self, work: impl FnOnce(&Connection, &Routing) -> rusqlite::Result<T>) -> Result<T, IndexError> {
         let outcome = self.reader().and_then(|mut reader| {
             let deadline = Instant::now() + QUERY_TIMEOUT;
             reader.db.progress_handler(INSTRUCTIONS, Some(move || Instant::now() > deadline))?;
             let snapshot = reader.db.unchecked_transaction()?; // all statements of one query see one state
-            let value = work(&snapshot)?;
+            let routing = Arc::clone(&self.routing.borrow());
+            let value = work(&snapshot, &routing)?;
             snapshot.finish()?;
             self.idle().push(reader); // at most READERS of them
             Ok(value)

@@ -9,10 +9,10 @@ use data_encoding::BASE64URL_NOPAD;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
-use super::status::{EventStatus, delivery_status};
+use super::status::{EventStatus, Standing, delivery_status};
 use crate::base::{Name, UnixMillis};
 use crate::event::{DeliveryId, DeliveryStatus, EventId};
-use crate::journal::{Located, Position};
+use crate::journal::{Located, Position, Routing};
 
 /// Items on a page where nothing is said.
 pub const LIMIT_DEFAULT: usize = 50;
@@ -28,7 +28,7 @@ pub struct Filter {
     /// With a delivery to this destination.
     pub destination: Option<Name>,
     /// Standing like this.
-    pub status: Option<EventStatus>,
+    pub status: Option<Standing>,
     /// Of exactly this type.
     pub kind: Option<String>,
     /// Received at this time or later.
@@ -184,13 +184,15 @@ impl Where {
         self.values.extend(values);
     }
 
-    fn of(filter: &Filter) -> Self {
+    fn of(filter: &Filter, routing: &Routing) -> Self {
         let mut wanted = Self::default();
         if let Some(source) = &filter.source {
             wanted.and("source = ?", [text(source.as_str())]);
         }
-        if let Some(status) = filter.status {
-            wanted.and("status = ?", [text(status.as_str())]);
+        match filter.status {
+            None => {}
+            Some(Standing::Event(status)) => wanted.and("status = ?", [text(status.as_str())]),
+            Some(Standing::Orphaned) => wanted.orphaned(routing),
         }
         if let Some(kind) = &filter.kind {
             wanted.and("type = ?", [text(kind)]);
@@ -211,8 +213,8 @@ impl Where {
     }
 
     /// What a list of events asks for.
-    pub(super) fn listed(filter: &Filter) -> Self {
-        let mut wanted = Self::of(filter);
+    pub(super) fn listed(filter: &Filter, routing: &Routing) -> Self {
+        let mut wanted = Self::of(filter, routing);
         if let Some(destination) = &filter.destination {
             let condition = "EXISTS (SELECT 1 FROM deliveries WHERE event = events.id AND destination = ?)";
             wanted.and(condition, [text(destination.as_str())]);
@@ -222,6 +224,22 @@ impl Where {
 
     pub(super) fn sql(&self) -> String {
         if self.conditions.is_empty() { "1".to_owned() } else { self.conditions.join(" AND ") }
+    }
+
+    /// Events with an orphaned delivery. Only what is pending can be, and an event with that is dead or pending.
+    fn orphaned(&mut self, routing: &Routing) {
+        let Some(_) = routing.routes() else { return self.and("0", []) };
+        let known = routing.known().map(|(source, destination, until)| {
+            let until = until.map_or(-1, |until| until.0); // nothing began before 1970
+            (format!("{source} {destination}"), serde_json::Value::from(until))
+        });
+        let known = serde_json::Value::Object(known.collect()).to_string();
+        self.and(
+            "status IN ('dead', 'pending') AND EXISTS (SELECT 1 FROM deliveries AS d LEFT JOIN json_each(?) AS r \
+             ON r.key = events.source || ' ' || d.destination WHERE d.event = events.id AND d.status = 'pending' \
+             AND d.since <= coalesce(r.value, 9223372036854775807))",
+            [text(&known)],
+        );
     }
 
     fn search(&mut self, q: &str) {
@@ -237,22 +255,23 @@ impl Where {
 }
 
 /// The page of `filter`.
-pub(super) fn list(db: &Connection, filter: &Filter) -> rusqlite::Result<Page> {
-    page(db, Where::listed(filter), filter.limit)
+pub(super) fn list(db: &Connection, routing: &Routing, filter: &Filter) -> rusqlite::Result<Page> {
+    page(db, routing, Where::listed(filter, routing), filter.limit)
 }
 
 /// The page of `filter` among the events with a dead delivery.
-pub(super) fn dead_letters(db: &Connection, filter: &Filter) -> rusqlite::Result<Page> {
-    let mut wanted = Where::of(&Filter { status: Some(EventStatus::Dead), ..filter.clone() });
+pub(super) fn dead_letters(db: &Connection, routing: &Routing, filter: &Filter) -> rusqlite::Result<Page> {
+    let status = Some(Standing::Event(EventStatus::Dead));
+    let mut wanted = Where::of(&Filter { status, ..filter.clone() }, routing);
     if let Some(destination) = &filter.destination {
         let condition =
             "EXISTS (SELECT 1 FROM deliveries WHERE event = events.id AND destination = ? AND status = 'dead')";
         wanted.and(condition, [text(destination.as_str())]);
     }
-    page(db, wanted, filter.limit)
+    page(db, routing, wanted, filter.limit)
 }
 
-fn page(db: &Connection, mut wanted: Where, limit: usize) -> rusqlite::Result<Page> {
+fn page(db: &Connection, routing: &Routing, mut wanted: Where, limit: usize) -> rusqlite::Result<Page> {
     let limit = if limit == 0 { LIMIT_DEFAULT } else { limit.min(LIMIT_MAX) };
     let conditions = wanted.sql();
     wanted.values.push(Value::Integer(i64::try_from(limit + 1).unwrap_or(i64::MAX)));
@@ -264,17 +283,17 @@ fn page(db: &Connection, mut wanted: Where, limit: usize) -> rusqlite::Result<Pa
     let more = items.len() > limit;
     items.truncate(limit);
     for item in &mut items {
-        item.deliveries = deliveries(db, item.located.id)?;
+        item.deliveries = deliveries(db, routing, item)?;
     }
     let next = items.last().filter(|_| more).map(|last| Cursor { received_at: last.received_at, id: last.located.id });
     Ok(Page { items, next })
 }
 
 /// Everything about `id`.
-pub(super) fn show(db: &Connection, id: EventId) -> rusqlite::Result<Option<Detail>> {
+pub(super) fn show(db: &Connection, routing: &Routing, id: EventId) -> rusqlite::Result<Option<Detail>> {
     let mut select = db.prepare_cached(&format!("{ITEM} WHERE id = ?1"))?;
     let Some(mut item) = select.query_row([id.as_bytes()], item).optional()? else { return Ok(None) };
-    item.deliveries = deliveries(db, id)?;
+    item.deliveries = deliveries(db, routing, &item)?;
     let attempts = item.deliveries.iter().map(|delivery| attempts(db, delivery.id));
     let attempts = attempts.collect::<rusqlite::Result<_>>()?;
     Ok(Some(Detail { item, attempts }))
@@ -317,17 +336,26 @@ pub(super) fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
     })
 }
 
-pub(super) fn deliveries(db: &Connection, event: EventId) -> rusqlite::Result<Vec<DeliveryRow>> {
+/// The deliveries of `item`.
+pub(super) fn deliveries(db: &Connection, routing: &Routing, item: &Item) -> rusqlite::Result<Vec<DeliveryRow>> {
+    let event = item.located.id;
+    let source = Name::new(&item.source).ok();
     let mut select = db.prepare_cached(
-        "SELECT idx, destination, status, attempts, next_attempt_at, dead_reason \
+        "SELECT idx, destination, status, attempts, next_attempt_at, dead_reason, since \
          FROM deliveries WHERE event = ?1 ORDER BY idx",
     )?;
     let rows = select.query_map([event.as_bytes()], |row| {
-        let word: String = row.get(2)?;
-        let status = delivery_status(&word).ok_or_else(|| foreign(2, "a delivery's status"))?;
+        let (destination, word): (String, String) = (row.get(1)?, row.get(2)?);
+        let mut status = delivery_status(&word).ok_or_else(|| foreign(2, "a delivery's status"))?;
+        let route = source.as_ref().zip(Name::new(&destination).ok());
+        let since = UnixMillis(row.get(6)?);
+        let orphaned = route.is_some_and(|(source, destination)| routing.orphans(source, &destination, since));
+        if status == DeliveryStatus::Pending && orphaned {
+            status = DeliveryStatus::Orphaned;
+        }
         Ok(DeliveryRow {
             id: DeliveryId { event, index: row.get(0)? },
-            destination: row.get(1)?,
+            destination,
             status,
             attempts: row.get(3)?,
             next_attempt_at: row.get::<_, Option<i64>>(4)?.map(UnixMillis),

@@ -14,7 +14,7 @@ use crate::base::{Name, UnixMillis};
 use crate::event::{Attempt, AttemptReason, Client, DeadReason, DeliveryId, DeliveryStatus, Event, EventId, Proof};
 use crate::journal::{
     AppendError, Appended, Change, Changes, Claim, DeliveryState, Entry, Journal, JournalError, Kept, Lane, Located,
-    Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Settled, Sync, Verdict,
+    Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settled, Sync, Verdict,
 };
 
 /// When the first scripted event comes.
@@ -29,11 +29,13 @@ struct State {
     events: HashMap<EventId, Event>,
     room: Room,
     failing: bool,
+    routing: watch::Sender<Arc<Routing>>,
 }
 
 impl Script {
     pub(crate) fn new() -> Self {
-        let state = State { changes: Vec::new(), events: HashMap::new(), room: Room::Open, failing: false };
+        let routing = watch::Sender::default();
+        let state = State { changes: Vec::new(), events: HashMap::new(), room: Room::Open, failing: false, routing };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -67,7 +69,8 @@ impl Script {
         let body_bytes = event.body.len() as u64;
         state.events.insert(event.id, event.clone());
         let event = Box::new(Event { body: Bytes::new(), ..event.clone() });
-        let standing = |(destination, status)| DeliveryState { destination, status, attempts: 0 };
+        let since = event.received_at;
+        let standing = |(destination, status)| DeliveryState { destination, status, attempts: 0, since };
         let deliveries = deliveries.into_iter().map(standing).collect();
         state.changes.push(Change::Event { at, event, body_bytes, deliveries });
     }
@@ -148,6 +151,19 @@ impl Journal for Script {
 
     async fn pause(&self, _: &Name, _: Pause) -> Result<(), JournalError> {
         Err(JournalError::Closed)
+    }
+
+    fn room_for(&self, _: &Name) -> Room {
+        self.room()
+    }
+
+    async fn set_routes(&self, routes: Routes) -> Result<(), JournalError> {
+        self.state().routing.send_replace(Arc::new(Routing::new(routes, Default::default())));
+        Ok(())
+    }
+
+    fn routing(&self) -> watch::Receiver<Arc<Routing>> {
+        self.state().routing.subscribe()
     }
 
     fn paused(&self) -> std::collections::BTreeSet<Name> {

@@ -24,7 +24,7 @@ pub enum EventStatus {
 
 /// A text that is not an [`EventStatus`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a status: they are dead, pending, delivered, unrouted, captured and refused_by_app")]
+#[error("not a status: they are dead, pending, delivered, unrouted, captured, refused_by_app and orphaned")]
 pub struct StatusError;
 
 impl EventStatus {
@@ -39,7 +39,7 @@ impl EventStatus {
     pub fn of(deliveries: impl IntoIterator<Item = DeliveryStatus>) -> Self {
         let each = deliveries.into_iter().map(|delivery| match delivery {
             DeliveryStatus::Dead => Self::Dead,
-            DeliveryStatus::Pending => Self::Pending,
+            DeliveryStatus::Pending | DeliveryStatus::Orphaned => Self::Pending,
             DeliveryStatus::Delivered => Self::Delivered,
             DeliveryStatus::Refused => Self::RefusedByApp,
         });
@@ -74,6 +74,23 @@ impl FromStr for EventStatus {
     }
 }
 
+/// Which events a list is asked for by how they stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Those that stand so.
+    Event(EventStatus),
+    /// Those with an orphaned delivery, whatever else they have.
+    Orphaned,
+}
+
+impl FromStr for Standing {
+    type Err = StatusError;
+
+    fn from_str(text: &str) -> Result<Self, StatusError> {
+        if text == DeliveryStatus::Orphaned.as_str() { Ok(Self::Orphaned) } else { text.parse().map(Self::Event) }
+    }
+}
+
 /// The delivery status that prints as `text`.
 pub(super) fn delivery_status(text: &str) -> Option<DeliveryStatus> {
     DeliveryStatus::ALL.into_iter().find(|status| status.as_str() == text)
@@ -82,11 +99,11 @@ pub(super) fn delivery_status(text: &str) -> Option<DeliveryStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use DeliveryStatus::{Dead, Delivered, Pending};
+    use DeliveryStatus::{Dead, Delivered, Orphaned, Pending};
 
     #[test]
     fn an_event_is_as_well_as_its_worst_delivery() {
-        let cases: [(&[DeliveryStatus], EventStatus); 8] = [
+        let cases: [(&[DeliveryStatus], EventStatus); 10] = [
             (&[], EventStatus::Captured),
             (&[Pending], EventStatus::Pending),
             (&[Delivered], EventStatus::Delivered),
@@ -95,6 +112,8 @@ mod tests {
             (&[Delivered, Pending], EventStatus::Pending),
             (&[Pending, Dead], EventStatus::Dead),
             (&[Delivered, Dead, Pending], EventStatus::Dead),
+            (&[Delivered, Orphaned], EventStatus::Pending),
+            (&[Orphaned, Dead], EventStatus::Dead),
         ];
         for (deliveries, expected) in cases {
             assert_eq!(EventStatus::of(deliveries.iter().copied()), expected, "{deliveries:?}");
@@ -107,5 +126,8 @@ mod tests {
             assert_eq!(status.to_string().parse(), Ok(status));
         }
         assert_eq!("Dead".parse::<EventStatus>(), Err(StatusError));
+        assert_eq!("orphaned".parse::<EventStatus>(), Err(StatusError), "that is a delivery's");
+        assert_eq!("orphaned".parse(), Ok(Standing::Orphaned));
+        assert_eq!("dead".parse(), Ok(Standing::Event(EventStatus::Dead)));
     }
 }

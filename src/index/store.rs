@@ -17,7 +17,7 @@ use crate::event::EventId;
 use crate::journal::{Changes, Position};
 
 /// Rises with every change of [`SCHEMA`]: an index of another version is rebuilt, never converted.
-const VERSION: i32 = 3;
+const VERSION: i32 = 4;
 
 const SCHEMA: &str = "
 CREATE TABLE state (
@@ -53,6 +53,7 @@ CREATE TABLE deliveries (
     destination TEXT NOT NULL,
     status TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
+    since INTEGER NOT NULL,
     next_attempt_at INTEGER,
     next_reason TEXT NOT NULL DEFAULT 'initial',
     dead_reason TEXT,

@@ -411,7 +411,7 @@ async fn each_filter_gives_what_it_names() {
 
     let at = |offset| Some(UnixMillis(T0.0 + offset));
     let q = |text: &str| Filter { q: Some(text.to_owned()), ..all() };
-    let status = |status| Filter { status: Some(status), ..all() };
+    let status = |status| Filter { status: Some(Standing::Event(status)), ..all() };
     let cases: Vec<(Filter, Vec<EventId>)> = vec![
         (all(), vec![three, two, one]),
         (Filter { source: Some(name_of("shop")), ..all() }, vec![one]),

@@ -94,7 +94,9 @@ pub(super) fn refusal(refusal: &Refusal) -> Answer {
         Refusal::Denied(denied) => self::denied(denied).body_unread(),
         Refusal::Unverified(_) => Answer::new(StatusCode::UNAUTHORIZED, "signature verification failed"),
         Refusal::OverQuota(over) => too_many(over),
-        Refusal::NotKept(AppendError::Full { retry_after }) => unavailable(*retry_after),
+        Refusal::NotKept(AppendError::Full { retry_after } | AppendError::OverShare { retry_after }) => {
+            unavailable(*retry_after)
+        }
         Refusal::NotKept(AppendError::TooLarge { .. }) => too_large(),
         Refusal::NotKept(AppendError::Failed(_)) => unavailable(LATER),
         Refusal::NotKept(AppendError::Closed) | Refusal::UnderWay => unavailable(SOON),

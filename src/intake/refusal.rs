@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::admit::Denied;
+use crate::journal::AppendError;
 use crate::source::Unproven;
 use crate::telemetry::Reason;
 
@@ -70,6 +71,7 @@ impl Refusal {
             Self::Denied(Denied::Encoded) => Reason::Encoded,
             Self::Unverified(_) => Reason::Unverified,
             Self::OverQuota(_) => Reason::OverQuota,
+            Self::NotKept(AppendError::OverShare { .. }) => Reason::NoRoom,
             Self::NotKept(_) => Reason::NotKept,
             Self::UnderWay => Reason::UnderWay,
             Self::Late { .. } => Reason::Late,

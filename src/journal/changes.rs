@@ -13,6 +13,8 @@ pub struct DeliveryState {
     pub status: DeliveryStatus,
     /// Attempts that had been started.
     pub attempts: u32,
+    /// When its present cycle began.
+    pub since: UnixMillis,
 }
 
 /// A piece of the change stream.

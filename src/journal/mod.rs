@@ -6,7 +6,9 @@ mod changes;
 pub mod disk;
 pub mod log;
 mod patience;
+mod routes;
 mod settings;
+mod stats;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -24,12 +26,17 @@ use crate::provider::VerifiedEvent;
 
 pub use changes::{Change, Changes, DeliveryState};
 pub use patience::once_there_is_room;
+pub use routes::{Routes, Routing};
 pub use settings::{Retention, Settings};
+pub use stats::{LaneStats, SourceStats, Stats};
 
 /// The durable store. A handle: cheap to clone, all clones are one journal.
 pub trait Journal: Clone + Send + std::marker::Sync + 'static {
     /// Whether an event that came now could be kept. No I/O.
     fn room(&self) -> Room;
+
+    /// The same for an event of `source`: there may be room, and none for it, while its own events take their share. No I/O.
+    fn room_for(&self, source: &Name) -> Room;
 
     /// Whether the key of `claim` is free. If an event holds it, that is a duplicate: it is noted, and dead
     /// deliveries of the event are rearmed if it asked for that. For requests that the application answers.
@@ -49,6 +56,7 @@ pub trait Journal: Clone + Send + std::marker::Sync + 'static {
     ///
     /// # Errors
     /// - [`AppendError::Full`]: nothing was written; history could not make room.
+    /// - [`AppendError::OverShare`]: nothing was written; the event would wait, and what waits of its source takes its share.
     /// - [`AppendError::Failed`]: the store has failed and takes nothing until it is opened again.
     /// - [`AppendError::TooLarge`]: the event alone is larger than the journal could ever hold.
     ///
@@ -81,7 +89,8 @@ pub trait Journal: Clone + Send + std::marker::Sync + 'static {
     /// costs a number, never repeats one. Returns once the record is written (not yet synced).
     ///
     /// # Errors
-    /// [`JournalError`] if it could not be written or `lane` is no longer ours; the attempt must not run.
+    /// [`JournalError`] if it could not be written, `lane` is no longer ours, or the delivery is orphaned; the attempt must
+    /// not run.
     fn start(
         &self,
         lane: &Lane,
@@ -111,8 +120,20 @@ pub trait Journal: Clone + Send + std::marker::Sync + 'static {
     /// The destinations that are paused.
     fn paused(&self) -> BTreeSet<Name>;
 
+    /// Says which routes there are from now on: at the start, and whenever the config has changed. Deliveries of others are
+    /// orphaned: kept, and not given to their lanes' owners until their route is back; their `max_age` then begins anew.
+    /// Once it returns, none of them is attempted any more.
+    ///
+    /// # Errors
+    /// [`JournalError`] if it could not be written; the routes are as asked for all the same, until the journal is opened again.
+    fn set_routes(&self, routes: Routes) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// The routes there are, as they change.
+    fn routing(&self) -> watch::Receiver<Arc<Routing>>;
+
     /// Makes deliveries of the event at `at` pending again, counting attempts on: all of them that are
-    /// settled, or only those `only` names; with [`Rearm::Duplicate`] only dead ones. Returns those it rearmed, durable.
+    /// settled, or only those `only` names; with [`Rearm::Duplicate`] only dead ones. A replay has orphaned ones delivered
+    /// all the same, if their destination is there; a duplicate leaves alone what has no route. Returns those it rearmed, durable.
     ///
     /// # Errors
     /// [`JournalError`] if the event is gone or the record could not be written.
@@ -156,6 +177,11 @@ pub enum Room {
     Open,
     /// No: pending, dead and claims alone fill it, or the disk is nearly full.
     Full {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// No, for this source: what waits of it takes its share of the journal. Others have room.
+    OverShare {
         /// When to ask again.
         retry_after: Duration,
     },
@@ -325,6 +351,12 @@ pub enum AppendError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// No room for this source.
+    #[error("what waits of the source takes its share of the journal")]
+    OverShare {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// Failed until reopened.
     #[error("the journal has failed: {0}")]
     Failed(Arc<str>),
@@ -357,38 +389,15 @@ pub enum JournalError {
     /// Nothing is known of it.
     #[error("no such event or delivery")]
     Unknown,
+    /// Its route is not in the config.
+    #[error("the delivery is orphaned: its route is not in the config")]
+    Orphaned,
     /// No room for the record.
     #[error("the journal is full")]
     Full,
     /// The journal is closing.
     #[error("the journal is closed")]
     Closed,
-}
-
-/// What there is of the journal.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Bytes it takes, everything counted.
-    pub bytes: u64,
-    /// Bytes it may take.
-    pub max_bytes: u64,
-    /// Events let go of before their retention was over, since the start.
-    pub evicted: u64,
-    /// Stretches of the log that could not be read, since the start.
-    pub damaged: u64,
-    /// By destination.
-    pub lanes: Vec<LaneStats>,
-}
-
-/// What there is of one destination's deliveries.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LaneStats {
-    /// The destination.
-    pub destination: Name,
-    /// Deliveries that wait.
-    pub pending: u64,
-    /// Dead letters.
-    pub dead: u64,
 }
 
 /// The deliveries of one destination, in append order, with one owner.

@@ -125,6 +125,7 @@ pub(super) struct SourceFamilies {
     pub(super) verifications: Family<VerificationLabels, Counter>,
     pub(super) refusals: Family<ReasonLabels, Counter>,
     pub(super) rate_limited: Family<PerLabels, Counter>,
+    pub(super) unsettled: Family<SourceLabels, Gauge>,
 }
 
 impl SourceFamilies {
@@ -143,6 +144,11 @@ impl SourceFamilies {
             verifications: register(registry, "verifications", "Requests checked for being genuine"),
             refusals: register(registry, "refusals", "Requests turned away"),
             rate_limited: register(registry, "rate_limited", "Requests over a rate limit"),
+            unsettled: register(
+                registry,
+                "unsettled_bytes",
+                "What events in the journal take that have a delivery that is pending, orphaned or dead",
+            ),
         }
     }
 
@@ -181,6 +187,7 @@ pub(super) struct DestinationFamilies {
     pub(super) lag: Histograms<DestinationLabels>,
     pub(super) pending: Family<DestinationLabels, Gauge>,
     pub(super) oldest_pending: Family<DestinationLabels, Gauge<f64, AtomicU64>>,
+    pub(super) orphaned: Family<DestinationLabels, Gauge>,
     pub(super) dead_letters: Family<DestinationLabels, Gauge>,
     pub(super) breaker: Family<DestinationLabels, Gauge>,
 }
@@ -195,8 +202,25 @@ impl DestinationFamilies {
             lag: register_this(registry, "delivery_lag_seconds", "From receipt to delivery", lag),
             pending: register(registry, "pending_deliveries", "Deliveries that wait for an attempt"),
             oldest_pending: register(registry, "oldest_pending_seconds", "Age of the oldest pending delivery"),
+            orphaned: register(
+                registry,
+                "orphaned_deliveries",
+                "Deliveries that wait for their route to be in the config again",
+            ),
             dead_letters: register(registry, "dead_letters", "Deliveries that were given up and are kept"),
             breaker: register(registry, "breaker_state", "0 closed, 1 open, 2 probing"),
+        }
+    }
+
+    /// What is kept for a destination that is not in the config; nothing is shown of it once there is nothing.
+    pub(super) fn set_gone(&self, name: &str, orphaned: i64, dead: i64) {
+        let labels = DestinationLabels { destination: name.to_owned() };
+        for (family, count) in [(&self.orphaned, orphaned), (&self.dead_letters, dead)] {
+            if orphaned == 0 && dead == 0 {
+                family.remove(&labels);
+            } else {
+                family.get_or_create_owned(&labels).set(count);
+            }
         }
     }
 
@@ -211,6 +235,7 @@ impl DestinationFamilies {
             lag: self.lag.get_or_create_owned(&labels),
             pending: self.pending.get_or_create_owned(&labels),
             oldest_pending: self.oldest_pending.get_or_create_owned(&labels),
+            orphaned: self.orphaned.get_or_create_owned(&labels),
             dead_letters: self.dead_letters.get_or_create_owned(&labels),
             breaker: self.breaker.get_or_create_owned(&labels),
         }

@@ -16,8 +16,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::families::{
-    Counters, DestinationFamilies, OutcomeFamily, OutcomeLabels, SYNCS, SourceFamilies, VerificationLabels, WhyFamily,
-    WhyLabels, register,
+    Counters, DestinationFamilies, OutcomeFamily, OutcomeLabels, SYNCS, SourceFamilies, SourceLabels,
+    VerificationLabels, WhyFamily, WhyLabels, register,
 };
 use super::words::{
     CutOff, DeliveryOutcome, DuplicateKind, LimitedPer, Reason, ReloadOutcome, RequestOutcome, VerificationOutcome,
@@ -79,6 +79,22 @@ impl Metrics {
     #[must_use]
     pub fn destination(&self, name: &Name) -> Arc<DestinationMetrics> {
         Arc::new(self.0.destinations.resolve(name.as_str()))
+    }
+
+    /// Events of `source` that are not settled take so many bytes of the journal. Zero is not shown.
+    pub fn set_unsettled(&self, source: &Name, bytes: u64) {
+        let (family, labels) = (&self.0.sources.unsettled, SourceLabels { source: source.to_string() });
+        if bytes == 0 {
+            family.remove(&labels);
+        } else {
+            family.get_or_create_owned(&labels).set(whole(bytes));
+        }
+    }
+
+    /// So many deliveries are kept for `destination`, which is not in the config: orphaned ones, and dead ones. Those that
+    /// have none are not shown, so that there are no more labels than destinations somebody once wrote down.
+    pub fn set_gone(&self, destination: &Name, orphaned: u64, dead: u64) {
+        self.0.destinations.set_gone(destination.as_str(), whole(orphaned), whole(dead));
     }
 
     /// The journal's handles.
@@ -165,6 +181,7 @@ pub struct DestinationMetrics {
     pub(super) lag: Histogram,
     pub(super) pending: Gauge,
     pub(super) oldest_pending: Gauge<f64, AtomicU64>,
+    pub(super) orphaned: Gauge,
     pub(super) dead_letters: Gauge,
     pub(super) breaker: Gauge,
 }
@@ -206,7 +223,12 @@ impl DestinationMetrics {
 
     /// So many deliveries are pending.
     pub fn set_pending(&self, deliveries: u64) {
-        self.pending.set(i64::try_from(deliveries).unwrap_or(i64::MAX));
+        self.pending.set(whole(deliveries));
+    }
+
+    /// So many deliveries wait for their route.
+    pub fn set_orphaned(&self, deliveries: u64) {
+        self.orphaned.set(whole(deliveries));
     }
 
     /// The oldest pending delivery has waited so long; zero if there are none.
@@ -216,7 +238,7 @@ impl DestinationMetrics {
 
     /// So many deliveries are dead.
     pub fn set_dead_letters(&self, deliveries: u64) {
-        self.dead_letters.set(i64::try_from(deliveries).unwrap_or(i64::MAX));
+        self.dead_letters.set(whole(deliveries));
     }
 
     /// The breaker now stands so.
@@ -260,6 +282,7 @@ impl ConnectionMetrics {
 #[derive(Debug)]
 pub struct JournalMetrics {
     bytes: Gauge,
+    share: Gauge,
     sync: Histogram,
     history_evicted: Counter,
 }
@@ -270,6 +293,7 @@ impl JournalMetrics {
         registry.register("journal_sync_seconds", "How long a flush of the journal took", sync.clone());
         Self {
             bytes: register(registry, "journal_bytes", "Bytes the journal takes on disk"),
+            share: register(registry, "journal_share_bytes", "What unsettled events of one source may take now"),
             sync,
             history_evicted: register(registry, "history_evicted", "Settled events let go early to make room"),
         }
@@ -277,7 +301,12 @@ impl JournalMetrics {
 
     /// The journal takes so many bytes on disk.
     pub fn set_bytes(&self, bytes: u64) {
-        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.bytes.set(whole(bytes));
+    }
+
+    /// Unsettled events of one source may take so many bytes now.
+    pub fn set_share(&self, bytes: u64) {
+        self.share.set(whole(bytes));
     }
 
     /// A flush took so long.
@@ -289,6 +318,11 @@ impl JournalMetrics {
     pub fn evicted(&self, events: u64) {
         self.history_evicted.inc_by(events);
     }
+}
+
+/// A gauge's value.
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -310,9 +344,12 @@ mod tests {
         destination.delivered_after(Duration::from_secs(2));
         destination.set_pending(7);
         destination.set_oldest_pending(Duration::from_millis(1500));
+        destination.set_orphaned(4);
         destination.set_dead_letters(2);
         destination.set_breaker(BreakerState::Open);
+        metrics.set_unsettled(&Name::new("acme").unwrap(), 700);
         metrics.journal().set_bytes(4096);
+        metrics.journal().set_share(2048);
         metrics.journal().synced(Duration::from_micros(200));
         metrics.journal().evicted(5);
         metrics.reloaded(ReloadOutcome::Rejected);
@@ -338,9 +375,12 @@ mod tests {
             r#"forebay_delivery_lag_seconds_sum{destination="app"} 2.0"#,
             r#"forebay_pending_deliveries{destination="app"} 7"#,
             r#"forebay_oldest_pending_seconds{destination="app"} 1.5"#,
+            r#"forebay_orphaned_deliveries{destination="app"} 4"#,
             r#"forebay_dead_letters{destination="app"} 2"#,
             r#"forebay_breaker_state{destination="app"} 1"#,
+            r#"forebay_unsettled_bytes{source="acme"} 700"#,
             r#"forebay_journal_bytes 4096"#,
+            r#"forebay_journal_share_bytes 2048"#,
             r#"forebay_journal_sync_seconds_count 1"#,
             r#"forebay_history_evicted_total 5"#,
             r#"forebay_config_reloads_total{outcome="rejected"} 1"#,
@@ -351,6 +391,17 @@ mod tests {
             assert!(text.lines().any(|have| have == line), "missing {line} in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_destination_that_is_gone_is_shown_as_long_as_something_is_kept_for_it() {
+        let (metrics, name) = (Metrics::new("1"), Name::new("old").unwrap());
+        metrics.set_gone(&name, 3, 0);
+        let text = metrics.render();
+        assert!(text.contains("forebay_orphaned_deliveries{destination=\"old\"} 3\n"), "{text}");
+        assert!(text.contains("forebay_dead_letters{destination=\"old\"} 0\n"), "{text}");
+        metrics.set_gone(&name, 0, 0);
+        assert!(!metrics.render().contains("old"));
     }
 
     #[test]

@@ -14,8 +14,8 @@ async fn a_paused_destination_is_left_alone_also_over_a_restart_until_it_is_resu
     let app = FakeApp::start().await;
     let gateway = Gateway::start(&github_to(&app.url())).await;
     let url = format!("{}/hooks/github", app.url());
-    let wanted = json!({ "name": "app", "url": url, "paused": false, "breaker": "closed", "pending": 0, "dead": 0,
-        "oldest_pending": null });
+    let wanted = json!({ "name": "app", "url": url, "paused": false, "breaker": "closed", "pending": 0, "orphaned": 0,
+        "dead": 0, "oldest_pending": null });
     assert_eq!(one(&gateway).await, wanted);
 
     let paused = gateway.post("/api/v1/destinations/app/pause", "").await;

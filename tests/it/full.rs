@@ -4,11 +4,12 @@ use http::Method;
 
 use crate::support::{FakeApp, Gateway};
 
-fn config(dir: &std::path::Path, app: &FakeApp) -> String {
+/// One source: one of several has a share of the journal, and only that.
+fn config(dir: &std::path::Path, source: &str, app: &FakeApp) -> String {
     format!(
         "ingress: {{ listen: 127.0.0.1:0 }}\nadmin: {{ listen: 127.0.0.1:0 }}\n\
          journal: {{ dir: {}, max_size: 8MiB }}\nlog: {{ format: json }}\n\
-         sources:\n  s: {{ verify: none, to: [app] }}\n  bin: {{ verify: none, to: [] }}\n\
+         sources:\n  {source}\n\
          destinations:\n  app: {{ url: {}, retry: {{ initial: 1ms, max: 50ms }}, breaker: {{ failures: 5, cooldown: 50ms }} }}\n",
         dir.join("data").display(),
         app.url()
@@ -19,23 +20,29 @@ fn config(dir: &std::path::Path, app: &FakeApp) -> String {
 async fn history_goes_first_then_503_and_intake_resumes_by_itself() {
     let app = FakeApp::down();
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("forebay.yaml"), config(dir.path(), &app)).unwrap();
+    let captured = config(dir.path(), "bin: { verify: none, to: [] }", &app);
+    std::fs::write(dir.path().join("forebay.yaml"), captured).unwrap();
     let gateway = Gateway::start_in(dir).await;
-    let post = async |source: &str, number: u32| {
+    let post = async |gateway: &Gateway, source: &str, number: u32| {
         let mut body = vec![b'x'; 32 << 10];
         body[..4].copy_from_slice(&number.to_le_bytes());
         gateway.http.send(Method::POST, &format!("{}/{source}", gateway.ingress), &[], &body).await
     };
     // Twice what fits, of which nothing is needed any more: all of it is taken.
     for number in 0..512 {
-        assert_eq!(post("bin", number).await.status, 200, "history gives way");
+        assert_eq!(post(&gateway, "bin", number).await.status, 200, "history gives way");
     }
     assert!(gateway.metric("forebay_history_evicted_total").await > 50.0);
+
+    let dir = gateway.kill().await;
+    let routed = config(dir.path(), "s: { verify: none, to: [app] }", &app);
+    std::fs::write(dir.path().join("forebay.yaml"), routed).unwrap();
+    let gateway = Gateway::start_in(dir).await;
 
     // Now what waits for the application: taken as long as there is room, then refused before the body is read.
     let mut kept = std::collections::BTreeSet::new();
     let refused = loop {
-        let answer = post("s", u32::try_from(kept.len()).unwrap()).await;
+        let answer = post(&gateway, "s", u32::try_from(kept.len()).unwrap()).await;
         match answer.status {
             200 => kept.insert(answer.header("forebay-event-id").unwrap().to_owned()),
             _ => break answer,
@@ -53,7 +60,7 @@ async fn history_goes_first_then_503_and_intake_resumes_by_itself() {
     app.until("all that was acknowledged", |seen| seen.len() >= kept.len()).await;
     assert!(app.event_ids().is_superset(&kept), "nothing that was acknowledged was let go");
     let deadline = tokio::time::Instant::now() + crate::support::gateway::PATIENCE;
-    while post("s", 999_999).await.status != 200 {
+    while post(&gateway, "s", 999_999).await.status != 200 {
         assert!(tokio::time::Instant::now() < deadline, "intake never resumed");
     }
     assert_eq!(gateway.get("/readyz").await.status, 200);

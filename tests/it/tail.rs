@@ -198,7 +198,7 @@ async fn a_tail_needs_a_token_that_may_read() {
     let read = [("authorization", "Bearer read-token-456789")];
     let sources = gateway.http.send(http::Method::GET, &format!("{}/api/v1/sources", gateway.admin), &read, b"").await;
     let wanted = serde_json::json!({ "items": [{ "name": "github", "host": null, "path": "/webhooks/github",
-        "provider": "github", "mode": "store", "destinations": ["app"] }] });
+        "provider": "github", "mode": "store", "destinations": ["app"], "unsettled_bytes": 0, "over_share": false }] });
     assert_eq!(sources.json(), wanted);
 }
 

@@ -4,6 +4,7 @@
 //! it is written; the rest counts after the flush. A flush that fails ends the journal: the kernel may drop
 //! the dirty pages and call the next flush good (Rebello et al., USENIX ATC 2020), so it must be opened anew.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -17,7 +18,7 @@ use super::segment::{self, HEADER_BYTES, SegmentKey};
 use super::state::{EventFacts, Rearmed, State};
 use super::writer::{Active, Reply, Writer};
 use crate::admit::Lease;
-use crate::base::UnixMillis;
+use crate::base::{Name, UnixMillis};
 use crate::event::DeliveryId;
 use crate::journal::{AppendError, Appended, JournalError, Position, Reserved, Room, Verdict};
 
@@ -36,6 +37,10 @@ pub struct Batch {
     pub bytes: Vec<u8>,
     pub durable: bool,
     claimed: Vec<[u8; 16]>,
+    /// Routes of its events that the state does not know yet.
+    pub routes: BTreeSet<(Name, Name)>,
+    /// What its events that will be unsettled take, by source.
+    pub unsettled: BTreeMap<Name, u64>,
     /// Counts once written.
     pub early: Vec<Effect>,
     /// Counts once durable.
@@ -227,7 +232,7 @@ impl Writer {
         // Under one lock: whoever hears of an event can read it.
         Self::apply(std::mem::take(&mut batch.late), &mut state);
         drop(state);
-        self.gauges.bytes.store(self.used(), Ordering::Relaxed);
+        self.measure();
         Ok(())
     }
 
@@ -281,7 +286,7 @@ impl Writer {
     fn broken(&self) -> Broken {
         match self.gauges.room() {
             Room::Failed(why) => Broken::Failed(why),
-            Room::Open | Room::Full { .. } | Room::Stalled { .. } => Broken::Full,
+            Room::Open | Room::Full { .. } | Room::OverShare { .. } | Room::Stalled { .. } => Broken::Full,
         }
     }
 
@@ -295,6 +300,12 @@ impl Writer {
             return Broken::Full;
         }
         self.fail(&format!("could not {what}: {error}"))
+    }
+
+    /// Says what the journal takes.
+    pub fn measure(&self) {
+        self.gauges.bytes.store(self.used(), Ordering::Relaxed);
+        self.shares.set_others(self.claims.bytes() + self.index_bytes);
     }
 
     /// Everything the journal takes, as far as it is written.

@@ -1,7 +1,8 @@
-//! What is known of a segment: four bytes for each delivery whose event is in it, and the sums of them.
+//! What is known of a segment: five bytes for each delivery whose event is in it, and the sums of them.
 
 use std::collections::BTreeMap;
 
+use super::shares::Classes;
 use crate::base::UnixMillis;
 use crate::event::DeliveryStatus;
 
@@ -12,6 +13,8 @@ pub struct Segment {
     pub end: u32,
     /// The state of each delivery whose event is in it.
     pub entries: Vec<Entry>,
+    /// Which of them are of one event, and how large its record is.
+    pub classes: Classes,
     /// Events in it.
     pub events: u32,
     /// Bytes of their records. The rest is what came of them: of no use once the events are gone or copied.
@@ -28,8 +31,8 @@ pub struct Segment {
     pub dead: u32,
     /// Whether it has records that make deliveries pending again, wherever those are kept.
     pub has_rearm: bool,
-    /// Pending ones by lane, for those that have any.
-    pub pending_by_lane: BTreeMap<u16, u32>,
+    /// Pending ones by route, for those that have any.
+    pub pending_by_route: BTreeMap<u16, u32>,
 }
 
 impl Segment {
@@ -51,7 +54,7 @@ impl Segment {
     }
 }
 
-/// One delivery: 3 bits of standing, 13 of lane, 16 of attempts started (saturating).
+/// One delivery: 3 bits of standing, 14 of route, 15 of attempts started (saturating).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry(u32);
 
@@ -70,10 +73,17 @@ pub enum Standing {
     Refused,
 }
 
+impl Standing {
+    /// Whether it keeps its event from being history.
+    pub fn is_unsettled(self) -> bool {
+        matches!(self, Self::Pending | Self::Dead)
+    }
+}
+
 impl From<DeliveryStatus> for Standing {
     fn from(status: DeliveryStatus) -> Self {
         match status {
-            DeliveryStatus::Pending => Self::Pending,
+            DeliveryStatus::Pending | DeliveryStatus::Orphaned => Self::Pending, // orphaned is never written
             DeliveryStatus::Delivered => Self::Delivered,
             DeliveryStatus::Dead => Self::Dead,
             DeliveryStatus::Refused => Self::Refused,
@@ -82,8 +92,8 @@ impl From<DeliveryStatus> for Standing {
 }
 
 impl Entry {
-    /// A delivery of `lane` that stands so.
-    pub fn new(standing: Standing, lane: u16, attempts: u32) -> Self {
+    /// A delivery of `route` that stands so.
+    pub fn new(standing: Standing, route: u16, attempts: u32) -> Self {
         let code = match standing {
             Standing::Pending => 0,
             Standing::Delivered => 1,
@@ -91,7 +101,7 @@ impl Entry {
             Standing::Moved => 3,
             Standing::Refused => 4,
         };
-        Self(code | u32::from(lane) << 3 | attempts.min(0xFFFF) << 16)
+        Self(code | u32::from(route & 0x3FFF) << 3 | attempts.min(0x7FFF) << 17)
     }
 
     /// Where it stands.
@@ -105,13 +115,13 @@ impl Entry {
         }
     }
 
-    /// Its lane.
-    pub fn lane(self) -> u16 {
-        (self.0 >> 3 & 0x1FFF) as u16
+    /// Its route.
+    pub fn route(self) -> u16 {
+        (self.0 >> 3 & 0x3FFF) as u16
     }
 
     /// Attempts started so far.
     pub fn attempts(self) -> u32 {
-        self.0 >> 16
+        self.0 >> 17
     }
 }

@@ -12,10 +12,13 @@ mod codec;
 mod commit;
 mod entry;
 mod open;
+mod orphans;
 mod pauses;
 mod reader;
 mod record;
+mod routes;
 mod segment;
+mod shares;
 mod state;
 mod stored;
 #[cfg(test)]
@@ -40,14 +43,15 @@ use self::entry::Segment;
 use self::open::{Lock, Meta, Recovered};
 use self::reader::{FoundEvent, Reader};
 use self::segment::SegmentKey;
+use self::shares::Shares;
 use self::state::{EventFacts, Ready, State};
 use self::stored::{EventRecord, Progress, StoredClaim, StoredDelivery};
 use self::time::Time;
 use self::writer::{Active, Append, Command, Limits, Writer};
 use super::disk::{Disk, RealDisk};
 use super::{
-    AppendError, Appended, Changes, Claim, Entry, Journal, JournalError, Kept, Lane, LaneStats, Located, NewDelivery,
-    Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Settings, Settled, Stats, Sync,
+    AppendError, Appended, Changes, Claim, Entry, Journal, JournalError, Kept, Lane, Located, NewDelivery, Pause,
+    PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settings, Settled, Stats, Sync,
 };
 use crate::base::{Clock, Name};
 use crate::event::{DedupeKey, DeliveryId, DeliveryStatus};
@@ -75,6 +79,7 @@ type Job = Box<dyn FnOnce(&mut Reader) + Send>;
 struct Shared {
     state: Arc<Mutex<State>>,
     gauges: Arc<Gauges>,
+    shares: Arc<Shares>,
     claim_key: [u8; 32],
     store: [u8; 16],
     time: Arc<Time>,
@@ -165,6 +170,8 @@ impl LogJournal {
         state.segments.insert(next_segment, fresh);
         let log_bytes = state.segments.values().map(|segment| u64::from(segment.end)).sum();
         state.recovered(segment::position(next_segment, segment::HEADER_BYTES));
+        let shares = Arc::clone(&state.sources.shares);
+        shares.set_capacity(limits.max_bytes.saturating_sub(limits.reserve()));
 
         let state = Arc::new(Mutex::new(state));
         let gauges = Arc::new(Gauges {
@@ -191,16 +198,19 @@ impl LogJournal {
             keep: settings.retention,
             active,
             exhausted: false,
+            shares: Arc::clone(&shares),
+            over_share: BTreeSet::new(),
             log_bytes,
             index_bytes: 0,
         };
         let _ = writer.trim(); // a failure is logged, shows in `room`, and is tried again
         writer.refresh_room();
-        gauges.bytes.store(writer.used(), Ordering::Relaxed);
+        writer.measure();
         let reader = Reader { disk, store: meta.store, state: Arc::clone(&state), open: Default::default() };
         let shared = Shared {
             state,
             gauges,
+            shares,
             claim_key: meta.claim_key,
             store: meta.store,
             time,
@@ -282,6 +292,13 @@ impl Journal for LogJournal {
         self.shared.gauges.room()
     }
 
+    fn room_for(&self, source: &Name) -> Room {
+        match self.shared.gauges.room() {
+            Room::Open if self.shared.shares.is_over(source) => Room::OverShare { retry_after: RETRY_AFTER },
+            room => room,
+        }
+    }
+
     async fn reserve(&self, claim: &Claim) -> Result<Reserved, AppendError> {
         let claim = self.stored_claim(claim);
         self.write(|reply| Command::Reserve { claim, reply }, || AppendError::Closed).await
@@ -360,6 +377,14 @@ impl Journal for LogJournal {
         self.state().paused.clone()
     }
 
+    async fn set_routes(&self, routes: Routes) -> Result<(), JournalError> {
+        self.write(|reply| Command::SetRoutes { routes, reply }, || JournalError::Closed).await
+    }
+
+    fn routing(&self) -> watch::Receiver<Arc<Routing>> {
+        self.state().routes.watch()
+    }
+
     async fn rearm(&self, at: Located, only: Option<Name>, why: Rearm) -> Result<Vec<DeliveryId>, JournalError> {
         let FoundEvent { at: now_at, first_entry, record } = self.find(at).await?;
         let at = Located { at: now_at, ..at };
@@ -388,13 +413,14 @@ impl Journal for LogJournal {
     }
 
     fn stats(&self) -> Stats {
-        let of = |lane: &state::LaneState| LaneStats {
-            destination: lane.name.clone(),
-            pending: lane.pending,
-            dead: lane.dead,
+        let (lanes, sources) = {
+            let state = self.state();
+            (state.lane_stats(), state.sources.stats())
         };
         Stats {
-            lanes: self.state().lanes.iter().map(of).collect(),
+            lanes,
+            sources,
+            share_bytes: self.shared.shares.share(),
             bytes: self.shared.gauges.bytes.load(Ordering::Relaxed),
             max_bytes: self.shared.limits.max_bytes,
             evicted: self.shared.gauges.evicted.load(Ordering::Relaxed),

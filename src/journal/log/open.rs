@@ -12,6 +12,7 @@ use super::claims::{self, Claims, Held};
 use super::codec::{Decoder, Encoder};
 use super::entry::Segment;
 use super::record::Record;
+use super::routes::Known;
 use super::segment::{self, FORMAT, Found, HEADER_BYTES, Header, RawRecord, Scan, SegmentKey};
 use super::state::{EventFacts, Rearmed, State};
 use crate::base::UnixMillis;
@@ -216,8 +217,9 @@ pub fn recover(disk: &Arc<dyn Disk>, store: [u8; 16], now: UnixMillis) -> Result
         tracing::warn!(segment = number, "removed: it was let go of before, and has come back");
         disk.remove(&segment::path(number)).map_err(failed("cannot remove a segment that was let go of"))?;
     }
+    let known = Known::read(disk).map_err(failed("cannot read which routes there were"))?;
     let present: Vec<u32> = files.iter().map(|(number, _)| *number).collect();
-    let mut reading = Reading { state: State::new(epoch), claims, sealed_through, trimmed: Vec::new(), now };
+    let mut reading = Reading { state: State::new(epoch, known), claims, sealed_through, trimmed: Vec::new(), now };
     for (number, bytes) in files {
         damaged += reading.segment(disk, SegmentKey { store, number }, bytes, number == last)?;
     }

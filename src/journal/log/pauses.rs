@@ -7,8 +7,8 @@ use crate::base::Name;
 use crate::journal::disk::{self, Disk};
 
 const FILE: &str = "paused";
-/// The file as it could ever be: [`super::state::LANES_MAX`] of the longest names.
-const BYTES_MAX: usize = 1 << 20;
+/// The file as it could ever be: [`super::routes::ROUTES_MAX`] of the longest names.
+const BYTES_MAX: usize = 2 << 20;
 
 /// The destinations that were paused when the journal was last open. A line that is no name is passed over.
 ///

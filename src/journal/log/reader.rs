@@ -264,6 +264,7 @@ fn change(at: Position, record: Record) -> Option<Change> {
                 destination: delivery.destination,
                 status: delivery.status,
                 attempts: delivery.progress.attempts,
+                since: delivery.progress.since,
             };
             let deliveries = deliveries.into_iter().map(state).collect();
             Change::Event { at, event: Box::new(event), body_bytes, deliveries }

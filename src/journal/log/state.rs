@@ -1,4 +1,4 @@
-//! What the journal knows in memory: four bytes a kept delivery, and more only for those under way.
+//! What the journal knows in memory: five bytes a kept delivery, and more only for those under way.
 //!
 //! Whatever the backlog, an event's facts, headers and body are read from the log when they are needed.
 //! A delivery's whole story while it waits is its [`Entry`]; a [`Active`] exists only while a lane's owner
@@ -11,7 +11,9 @@ use tokio::sync::{Notify, watch};
 
 use super::entry::{Entry, Segment, Standing};
 use super::record::Home;
+use super::routes::{Known, Route, Table};
 use super::segment;
+use super::shares::Sources;
 use super::stored::{EventRecord, Progress, StoredDelivery};
 use crate::base::{Name, UnixMillis};
 use crate::event::{AttemptReason, DeliveryId, EventId};
@@ -19,8 +21,6 @@ use crate::journal::{Lane, Located, Pending, Position, Rearm, Verdict};
 
 /// Fresh deliveries that a lane keeps at hand, so that an owner who keeps up never reads the log to find them.
 const RING_MAX: usize = 512;
-/// Lanes that can be told apart in an [`Entry`].
-pub const LANES_MAX: usize = 1 << 13;
 
 /// Everything the journal knows in memory.
 pub struct State {
@@ -29,7 +29,12 @@ pub struct State {
     /// One for each destination that ever had a delivery here.
     pub lanes: Vec<LaneState>,
     lane_of: HashMap<Name, u16>,
-    active: HashMap<DeliveryId, Active>,
+    /// One for each source and destination of a delivery here.
+    pub routes: Table,
+    /// What waits of each source.
+    pub sources: Sources,
+    /// Those under way.
+    pub active: HashMap<DeliveryId, Active>,
     /// Destinations that are left alone.
     pub paused: BTreeSet<Name>,
     /// Readers go this far.
@@ -43,10 +48,6 @@ pub struct State {
 pub struct LaneState {
     /// The destination.
     pub name: Name,
-    /// Its pending deliveries.
-    pub pending: u64,
-    /// Its dead ones.
-    pub dead: u64,
     /// Wakes the owner.
     pub notify: Arc<Notify>,
     ring: VecDeque<(Position, Pending)>,
@@ -56,10 +57,10 @@ pub struct LaneState {
 
 /// A delivery under way.
 #[derive(Clone, Copy, Debug)]
-struct Active {
-    home: Home,
-    event_at: Position,
-    progress: Progress,
+pub struct Active {
+    pub home: Home,
+    pub event_at: Position,
+    pub progress: Progress,
 }
 
 /// What a lane's owner gets when it asks.
@@ -73,12 +74,14 @@ pub enum Ready {
 }
 
 impl State {
-    /// Nothing, opened for the `epoch`th time.
-    pub fn new(epoch: u64) -> Self {
+    /// Nothing, opened for the `epoch`th time, but for what is `known` of routes.
+    pub fn new(epoch: u64, known: Known) -> Self {
         Self {
             segments: BTreeMap::new(),
             lanes: Vec::new(),
             lane_of: HashMap::new(),
+            routes: Table::knowing(known),
+            sources: Sources::default(),
             active: HashMap::new(),
             paused: BTreeSet::new(),
             tail: Position::START,
@@ -92,16 +95,23 @@ impl State {
         self.watch.subscribe()
     }
 
-    /// The lane of `destination`, made where it is new. None when there are too many.
-    pub fn lane_index(&mut self, destination: &Name) -> Option<u16> {
+    /// The route from `source` to `destination`, made where it is new. None when there are too many.
+    pub fn route(&mut self, source: &Name, destination: &Name) -> Option<u16> {
+        if let Some(number) = self.routes.find(source, destination) {
+            return Some(number);
+        }
+        let lane = self.lane_index(destination)?;
+        self.routes.add(source, destination, lane, self.sources.of(source))
+    }
+
+    /// The lane of `destination`, made where it is new.
+    fn lane_index(&mut self, destination: &Name) -> Option<u16> {
         if let Some(index) = self.lane_of.get(destination) {
             return Some(*index);
         }
-        let index = u16::try_from(self.lanes.len()).ok().filter(|index| usize::from(*index) < LANES_MAX)?;
+        let index = u16::try_from(self.lanes.len()).ok()?;
         self.lanes.push(LaneState {
             name: destination.clone(),
-            pending: 0,
-            dead: 0,
             notify: Arc::new(Notify::new()),
             ring: VecDeque::new(),
             covers_from: self.tail,
@@ -142,8 +152,8 @@ impl State {
                 self.stand(Home { segment: segment::split(old).0, entry }, Standing::Moved, None);
             }
         }
-        let lanes: Vec<u16> =
-            record.deliveries.iter().map(|delivery| self.lane_index(&delivery.destination).unwrap_or(0)).collect();
+        let route = |delivery: &StoredDelivery| self.route(&record.source, &delivery.destination).unwrap_or(0);
+        let routes: Vec<u16> = record.deliveries.iter().map(route).collect();
         let Some(segment) = self.segments.get_mut(&number) else { return };
         segment.events += 1;
         segment.event_bytes += u64::from(record.bytes);
@@ -151,9 +161,11 @@ impl State {
         // An event whose record was damaged leaves a gap in the numbers, never a shift.
         while u32::try_from(segment.entries.len()).is_ok_and(|length| length < first) {
             segment.entries.push(Entry::new(Standing::Moved, 0, 0));
+            segment.classes.push_event(1, 0);
         }
-        for (delivery, lane) in record.deliveries.iter().zip(&lanes) {
-            segment.entries.push(Entry::new(Standing::Moved, *lane, delivery.progress.attempts));
+        segment.classes.push_event(routes.len(), record.bytes);
+        for (delivery, route) in record.deliveries.iter().zip(&routes) {
+            segment.entries.push(Entry::new(Standing::Moved, *route, delivery.progress.attempts));
         }
         for (index, delivery) in (0u8..).zip(&record.deliveries) {
             let home = Home { segment: number, entry: first.saturating_add(u32::from(index)) };
@@ -165,7 +177,7 @@ impl State {
             }
             if let Some(active) = self.active.get_mut(&id) {
                 (active.home, active.event_at) = (home, at);
-            } else if standing == Standing::Pending && delivery.progress.attempts > 0 {
+            } else if standing == Standing::Pending && !delivery.progress.is_fresh(id) {
                 self.active.insert(id, Active { home, event_at: at, progress: delivery.progress });
             }
             if live && standing == Standing::Pending {
@@ -179,7 +191,7 @@ impl State {
     pub fn started(&mut self, id: DeliveryId, home: Home, event_at: Position, number: u32) {
         let Some(entry) = self.entry(home) else { return };
         if let Some(slot) = self.entry_mut(home) {
-            *slot = Entry::new(entry.standing(), entry.lane(), number);
+            *slot = Entry::new(entry.standing(), entry.route(), number);
         }
         if entry.standing() == Standing::Pending {
             let progress = Progress::fresh(id.event.made_at());
@@ -232,12 +244,13 @@ impl State {
 
     /// Forgets a segment.
     pub fn remove_segment(&mut self, number: u32) {
+        self.forget_unsettled(number);
         let Some(segment) = self.segments.remove(&number) else { return };
         for entry in &segment.entries {
-            if let Some(lane) = self.lanes.get_mut(usize::from(entry.lane())) {
+            if let Some(route) = self.routes.get_mut(entry.route()) {
                 match entry.standing() {
-                    Standing::Pending => lane.pending = lane.pending.saturating_sub(1),
-                    Standing::Dead => lane.dead = lane.dead.saturating_sub(1),
+                    Standing::Pending => route.pending = route.pending.saturating_sub(1),
+                    Standing::Dead => route.dead = route.dead.saturating_sub(1),
                     Standing::Delivered | Standing::Refused | Standing::Moved => {}
                 }
             }
@@ -251,8 +264,8 @@ impl State {
 
     /// The destination of the delivery at `home`.
     pub fn destination(&self, home: Home) -> Option<&Name> {
-        let lane = self.entry(home)?.lane();
-        self.lanes.get(usize::from(lane)).map(|lane| &lane.name)
+        let route = self.entry(home)?.route();
+        self.routes.get(route).map(|route| &route.destination)
     }
 
     /// Where a delivery under way is kept, and where its event's record is.
@@ -279,8 +292,8 @@ impl State {
     pub fn ready(&mut self, lane: &Lane, after: Position, max: usize) -> Option<Ready> {
         let tail = self.tail;
         let state = self.lane(lane)?;
-        while state.ring.front().is_some_and(|(at, _)| *at < after) {
-            state.ring.pop_front();
+        while let Some((at, _)) = state.ring.pop_front_if(|(at, _)| *at < after) {
+            state.covers_from = state.covers_from.max(Position(at.0 + 1)); // whoever begins anew reads the log so far
         }
         if after < state.covers_from {
             return Some(if after < tail { Ready::Scan } else { Ready::Wait });
@@ -298,7 +311,7 @@ impl State {
         Some(Ready::Deliveries(given, next))
     }
 
-    /// Brings `pending` up to date and notes that its lane's owner holds it now. False if it is settled by now.
+    /// Brings `pending` up to date and notes that its lane's owner holds it now. False if it is settled by now, or orphaned.
     pub fn hand_out(&mut self, pending: &mut Pending) -> bool {
         let (home, progress) = match self.active.get(&pending.id) {
             Some(active) => (active.home, active.progress),
@@ -308,13 +321,16 @@ impl State {
                 (home, self.progress(pending.id, home, pending.since))
             }
         };
-        if self.entry(home).is_none_or(|entry| entry.standing() != Standing::Pending) {
+        let Some(entry) = self.entry(home).filter(|entry| entry.standing() == Standing::Pending) else { return false };
+        if self.orphaned(entry, progress.since) {
             return false;
         }
         self.active.entry(pending.id).or_insert(Active { home, event_at: pending.event.at, progress });
         pending.attempts = progress.attempts;
         pending.attempts_before = progress.attempts_before;
-        (pending.since, pending.not_before, pending.reason) = (progress.since, progress.not_before, progress.reason);
+        (pending.not_before, pending.reason) = (progress.not_before, progress.reason);
+        let there_since = self.routes.get(entry.route()).map(|route| route.there_since);
+        pending.since = progress.since.max(there_since.unwrap_or(progress.since));
         true
     }
 
@@ -322,18 +338,24 @@ impl State {
     pub fn plan(&mut self, lane: &Lane, after: Position) -> Vec<(u32, u32)> {
         let Some(index) = self.lane_of.get(&lane.destination).copied() else { return Vec::new() };
         let (first, _) = segment::split(after);
+        let ordered = self.ordered();
+        let wanted = |(number, route): (u16, &Route)| {
+            (route.orphans_until.is_none() || ordered.contains_key(&number)).then_some(number)
+        };
+        let wanted: BTreeSet<u16> = self.routes.to(index).filter_map(wanted).collect();
+        let may_have = |segment: &Segment| segment.pending_by_route.keys().any(|route| wanted.contains(route));
         self.segments
             .range(first..)
-            .filter(|(_, segment)| segment.has_rearm || segment.pending_by_lane.contains_key(&index))
+            .filter(|(_, segment)| segment.has_rearm || may_have(segment))
             .map(|(number, segment)| (*number, segment.end))
             .collect()
     }
 
     fn ring(&mut self, home: Home, at: Position, mut pending: Pending) {
         pending.entry = home.entry;
-        let Some(lane) = self.entry(home).and_then(|entry| self.lanes.get_mut(usize::from(entry.lane()))) else {
-            return;
-        };
+        let lane =
+            self.entry(home).and_then(|entry| self.routes.get(entry.route())).map(|route| usize::from(route.lane));
+        let Some(lane) = lane.and_then(|lane| self.lanes.get_mut(lane)) else { return };
         lane.ring.push_back((at, pending));
         if lane.ring.len() > RING_MAX
             && let Some((dropped, _)) = lane.ring.pop_front()
@@ -359,37 +381,43 @@ impl State {
 
     /// Moves the entry at `home` to another standing, and every count with it.
     fn stand(&mut self, home: Home, standing: Standing, attempts: Option<u32>) {
+        let before = self.is_unsettled(home);
+        self.stand_only(home, standing, attempts);
+        self.recount(home, before);
+    }
+
+    fn stand_only(&mut self, home: Home, standing: Standing, attempts: Option<u32>) {
         let Some(segment) = self.segments.get_mut(&home.segment) else { return };
         let Some(entry) = segment.entries.get_mut(home.entry as usize) else { return };
         let before = *entry;
-        *entry = Entry::new(standing, before.lane(), attempts.unwrap_or(before.attempts()));
-        let Some(lane) = self.lanes.get_mut(usize::from(before.lane())) else { return };
+        *entry = Entry::new(standing, before.route(), attempts.unwrap_or(before.attempts()));
+        let Some(route) = self.routes.get_mut(before.route()) else { return };
         match before.standing() {
             Standing::Pending => {
                 segment.pending -= 1;
-                lane.pending -= 1;
-                if let Some(count) = segment.pending_by_lane.get_mut(&before.lane()) {
+                route.pending -= 1;
+                if let Some(count) = segment.pending_by_route.get_mut(&before.route()) {
                     *count -= 1;
                     if *count == 0 {
-                        segment.pending_by_lane.remove(&before.lane());
+                        segment.pending_by_route.remove(&before.route());
                     }
                 }
             }
             Standing::Dead => {
                 segment.dead -= 1;
-                lane.dead -= 1;
+                route.dead -= 1;
             }
             Standing::Delivered | Standing::Refused | Standing::Moved => {}
         }
         match standing {
             Standing::Pending => {
                 segment.pending += 1;
-                lane.pending += 1;
-                *segment.pending_by_lane.entry(before.lane()).or_default() += 1;
+                route.pending += 1;
+                *segment.pending_by_route.entry(before.route()).or_default() += 1;
             }
             Standing::Dead => {
                 segment.dead += 1;
-                lane.dead += 1;
+                route.dead += 1;
             }
             Standing::Delivered | Standing::Refused | Standing::Moved => {}
         }
@@ -418,6 +446,8 @@ pub struct Rearmed {
 pub struct EventFacts {
     /// The event's id.
     pub id: EventId,
+    /// The source that took it.
+    pub source: Name,
     /// When it was received.
     pub received_at: UnixMillis,
     /// Its deliveries.
@@ -433,6 +463,7 @@ impl EventFacts {
     pub fn of(record: &EventRecord, payload: usize) -> Self {
         Self {
             id: record.event.id,
+            source: record.event.source.clone(),
             received_at: record.event.received_at,
             deliveries: record.deliveries.clone(),
             moved_from: record.moved_from,

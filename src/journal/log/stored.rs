@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::codec::{Decoder, Encoder, Malformed};
 use super::record::{reason_code, reason_from};
 use crate::base::{Name, UnixMillis};
-use crate::event::{AttemptReason, Client, DeliveryStatus, Event, EventId, Headers, Proof};
+use crate::event::{AttemptReason, Client, DeliveryId, DeliveryStatus, Event, EventId, Headers, Proof};
 use crate::journal::{Position, Relayed};
 
 /// An event as it is kept.
@@ -71,6 +71,11 @@ impl Progress {
     /// Of a delivery that was never tried.
     pub fn fresh(received_at: UnixMillis) -> Self {
         Self { attempts: 0, attempts_before: 0, since: received_at, not_before: None, reason: AttemptReason::Initial }
+    }
+
+    /// Whether it is that of a delivery that was never tried, nor asked for again.
+    pub fn is_fresh(&self, id: DeliveryId) -> bool {
+        self.attempts == 0 && self.since == id.event.made_at()
     }
 }
 
@@ -239,7 +244,7 @@ fn decode_ip(bytes: &[u8]) -> Result<IpAddr, Malformed> {
 
 fn status_code(status: DeliveryStatus) -> u8 {
     match status {
-        DeliveryStatus::Pending => 0,
+        DeliveryStatus::Pending | DeliveryStatus::Orphaned => 0, // orphaned follows from the config, and is never written
         DeliveryStatus::Delivered => 1,
         DeliveryStatus::Dead => 2,
         DeliveryStatus::Refused => 3,

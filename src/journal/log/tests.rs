@@ -3,6 +3,8 @@
 mod clocks;
 mod faults;
 mod first;
+mod orphans;
+mod shares;
 mod space;
 
 use std::collections::BTreeSet;
@@ -51,10 +53,14 @@ impl Store {
 
     /// What a crash now would leave, opened again.
     fn crashed(&self) -> Self {
+        self.crashed_at(64 << 20)
+    }
+
+    fn crashed_at(&self, max_size: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         copy(self.dir.path(), dir.path());
         let clock = Arc::new(self.clock.copied());
-        let journal = open(dir.path(), &clock, 64 << 20);
+        let journal = open(dir.path(), &clock, max_size);
         Self { dir, clock, journal }
     }
 

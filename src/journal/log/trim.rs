@@ -19,7 +19,7 @@ use super::stored::{self, EventRecord};
 use super::writer::{ORDINARY_BYTES, Writer};
 use crate::base::UnixMillis;
 use crate::event::{DeliveryId, DeliveryStatus};
-use crate::journal::Room;
+use crate::journal::{Room, SourceStats};
 
 /// The log is worth going through when at least one byte in this many is no longer needed.
 const WORTH_COPYING: u64 = 20;
@@ -50,6 +50,8 @@ impl Writer {
         if let Err(error) = self.time.mark_now_and_then(&*self.disk) {
             tracing::warn!(%error, "the journal's time could not be written down; it is tried again");
         }
+        self.measure();
+        self.say_who_is_over();
         let (wall, now) = (self.clock.now(), self.time.now());
         let made_at = self.state().segments.get(&self.active.number).map_or(now, |segment| segment.made_at);
         if now.since(made_at) > self.keep.delivered / 8 {
@@ -100,6 +102,18 @@ impl Writer {
                 return Ok(false);
             };
             self.let_go(number, Why::Space)?;
+        }
+    }
+
+    /// Says in the log which sources have come to take more than their share, and which no longer do.
+    fn say_who_is_over(&mut self) {
+        let stats = self.state().sources.stats();
+        for SourceStats { source, unsettled_bytes, over_share } in stats {
+            if over_share && self.over_share.insert(source.clone()) {
+                tracing::warn!(%source, unsettled_bytes, share_bytes = self.shares.share(), "what waits of the source takes its share of the journal: its events are refused until some of it is settled; those of others are kept");
+            } else if !over_share && self.over_share.remove(&source) {
+                tracing::info!(%source, unsettled_bytes, "the source's events are kept again");
+            }
         }
     }
 

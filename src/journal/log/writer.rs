@@ -1,6 +1,7 @@
 //! The one thread that writes: it takes what has come in as one batch, and decides what each command comes to.
 //! How the batch gets to the disk is in [`super::commit`].
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,9 @@ use super::entry::Standing;
 use super::pauses;
 use super::record::{Home, KIND_EVENT, Record};
 use super::segment::{self, HEADER_BYTES};
+use super::shares::Shares;
 use super::state::{EventFacts, Rearmed, State};
-use super::stored::StoredClaim;
+use super::stored::{StoredClaim, StoredDelivery};
 use super::time::Time;
 use super::{Gauges, RETRY_AFTER};
 use crate::admit::Lease;
@@ -22,7 +24,7 @@ use crate::event::{DeliveryId, EventId};
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::{
     AppendError, Appended, FirstAttempt, JournalError, Lane, Located, Pause, Position, Rearm, Reserved, Retention,
-    Room, Settled, Sync, Verdict,
+    Room, Routes, Settled, Sync, Verdict,
 };
 use crate::telemetry::Metrics;
 
@@ -48,6 +50,8 @@ pub enum Command {
     Settle { lane: Option<Lane>, settled: Settled, reply: Reply<(), JournalError> },
     /// Leave a destination alone, or no longer.
     Pause { destination: Name, pause: Pause, reply: Reply<(), JournalError> },
+    /// The routes are these.
+    SetRoutes { routes: Routes, reply: Reply<(), JournalError> },
     /// Make these pending again.
     Rearm { at: Located, first_entry: u32, wanted: Vec<u8>, why: Rearm, reply: Reply<Vec<DeliveryId>, JournalError> },
     /// Let go of what is past retention.
@@ -82,6 +86,9 @@ pub struct Writer {
     pub active: Active,
     /// Nothing can be evicted until something is settled.
     pub exhausted: bool,
+    pub shares: Arc<Shares>,
+    /// Sources that have more than their share, as far as that has been said.
+    pub over_share: BTreeSet<Name>,
     pub log_bytes: u64,
     pub index_bytes: u64,
 }
@@ -186,6 +193,10 @@ impl Writer {
             Command::Pause { destination, pause, reply } => {
                 drop(reply.send(self.pause(destination, pause).map_err(JournalError::from)));
             }
+            Command::SetRoutes { routes, reply } => {
+                let _ = self.commit(batch); // attempts that begin by the routes before are told so first
+                drop(reply.send(self.set_routes(routes).map_err(JournalError::from)));
+            }
             Command::Rearm { at, first_entry, wanted, why, reply } => {
                 let (segment, _) = segment::split(at.at);
                 let homes = wanted.iter().map(|index| {
@@ -249,11 +260,22 @@ impl Writer {
         if size as u64 > self.limits.max_bytes / 4 {
             return Err(AppendError::TooLarge { bytes: size });
         }
+        if !self.has_places(&facts, batch) {
+            tracing::error!(source = %facts.source, "the journal holds deliveries of as many routes as it can tell apart; events of others are refused until it has let go of some and is opened again");
+            return Err(AppendError::Full { retry_after: RETRY_AFTER });
+        }
+        let waits = will_wait(entries, attempt.as_ref());
+        if waits && self.shares.would_be_over(&facts.source, &batch.unsettled) {
+            return Err(AppendError::OverShare { retry_after: RETRY_AFTER });
+        }
         if !self.make_room(size as u64, batch)? {
             if size as u64 <= ORDINARY_BYTES {
                 self.gauges.set_room(Room::Full { retry_after: RETRY_AFTER });
             }
             return Err(AppendError::Full { retry_after: RETRY_AFTER });
+        }
+        if waits {
+            *batch.unsettled.entry(facts.source.clone()).or_default() += size as u64;
         }
         self.place(size, batch)?; // all of it in one batch: nobody sees an event without what else is known of it
         let (at, first) = self.add_event(&payload, facts, batch)?;
@@ -274,6 +296,17 @@ impl Writer {
         Ok(alike.map_or(Appended::Fresh(kept), |like| Appended::SameBody { kept, like }))
     }
 
+    /// Whether the routes of an event can be told apart from all others.
+    fn has_places(&self, facts: &EventFacts, batch: &mut Batch) -> bool {
+        let state = self.state();
+        for StoredDelivery { destination, .. } in &facts.deliveries {
+            if state.routes.find(&facts.source, destination).is_none() {
+                batch.routes.insert((facts.source.clone(), destination.clone()));
+            }
+        }
+        state.routes.has_places(batch.routes.len())
+    }
+
     fn pause(&mut self, destination: Name, pause: Pause) -> Result<(), Broken> {
         let mut paused = self.state().paused.clone();
         match pause {
@@ -284,6 +317,12 @@ impl Writer {
         written.map_err(|error| self.write_failed(&error, "note what is paused"))?;
         self.state().paused = paused;
         Ok(())
+    }
+
+    fn set_routes(&mut self, routes: Routes) -> Result<(), Broken> {
+        let now = self.clock.now();
+        let Some(known) = self.state().set_routes(routes, now) else { return Ok(()) };
+        known.write(&*self.disk).map_err(|error| self.write_failed(&error, "note which routes there are"))
     }
 
     /// Adds an event's record; it counts with the batch.
@@ -325,21 +364,25 @@ impl Writer {
         batch: &mut Batch,
     ) -> Result<Vec<DeliveryId>, Broken> {
         let now = self.clock.now();
-        let settled: Vec<_> = {
+        let chosen: Vec<_> = {
             let state = self.state();
-            let may = |standing| match why {
-                Rearm::Replay => matches!(standing, Standing::Dead | Standing::Delivered | Standing::Refused),
-                Rearm::Duplicate => standing == Standing::Dead,
+            let choose = |(id, home): (DeliveryId, Home)| {
+                let (entry, at) = (state.entry(home)?, state.rearmed_at(home, now));
+                let may = match (why, entry.standing()) {
+                    (Rearm::Replay, Standing::Dead | Standing::Delivered | Standing::Refused) => true,
+                    (Rearm::Replay, Standing::Pending) => at.is_some() && state.is_orphaned(id, home),
+                    (Rearm::Duplicate, Standing::Dead) => state.has_route(home),
+                    (Rearm::Replay | Rearm::Duplicate, _) => false,
+                };
+                may.then_some((id, home, entry.attempts(), at.unwrap_or(now)))
             };
-            let entries = homes.into_iter().filter_map(|(id, home)| Some((id, home, state.entry(home)?)));
-            entries.filter(|(_, _, entry)| may(entry.standing())).collect()
+            homes.into_iter().filter_map(choose).collect()
         };
         let mut rearmed = Vec::new();
-        for (id, home, entry) in settled {
-            let attempts = entry.attempts();
-            let record = Record::Rearmed { delivery: id, home, event_at, why, attempts, at: now };
+        for (id, home, attempts, at) in chosen {
+            let record = Record::Rearmed { delivery: id, home, event_at, why, attempts, at };
             let record_at = self.add(&record, batch)?;
-            let effect = Rearmed { id, home, event_at, why, attempts, at: now };
+            let effect = Rearmed { id, home, event_at, why, attempts, at };
             batch.late.push(Effect::Rearmed { rearmed: effect, record_at });
             batch.durable = true;
             rearmed.push(id);
@@ -349,6 +392,9 @@ impl Writer {
 
     fn start(&mut self, lane: &Lane, id: DeliveryId, number: u32, batch: &mut Batch) -> Result<(), JournalError> {
         let (home, event_at) = self.home(Some(lane), id)?;
+        if self.state().is_orphaned(id, home) {
+            return Err(JournalError::Orphaned);
+        }
         let at = self.clock.now();
         self.add(&Record::Started { delivery: id, home, event_at, number, at }, batch)?;
         batch.early.push(Effect::Started { id, home, event_at, number });
@@ -385,6 +431,12 @@ impl Writer {
         }
         state.home(delivery).ok_or(JournalError::Unknown)
     }
+}
+
+/// Whether an event with so many deliveries will be unsettled, where the request path made `attempt` at its first.
+fn will_wait(deliveries: usize, attempt: Option<&FirstAttempt>) -> bool {
+    let settled = matches!(attempt, Some(FirstAttempt::Over(_, Verdict::Delivered | Verdict::Refused)));
+    deliveries > usize::from(settled)
 }
 
 /// What is recorded of the attempt that the request path made, or is making, at an event's first delivery.
