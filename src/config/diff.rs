@@ -60,7 +60,7 @@ pub enum What {
 }
 
 impl fmt::Display for Change {
-    /// `+ source stripe`, `- source old`, `~ destination app: timeout 30s -> 10s`, `~ source stripe: secret changed`.
+    /// `+ source acme`, `- source old`, `~ destination app: timeout 30s -> 10s`, `~ source acme: secret changed`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = match self.change {
             What::Added => '+',

@@ -59,7 +59,7 @@ fn merged(reader: &Reader<'_>, mut node: Node, own: Option<PathBuf>) -> Node {
 fn paths(item: &Field<'_>, text: &Text) -> Vec<PathBuf> {
     let path = Path::new(&text.value);
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-        item.error("no file; write one like `conf.d/stripe.yaml`, or `conf.d/*.yaml`");
+        item.error("no file; write one like `conf.d/acme.yaml`, or `conf.d/*.yaml`");
         return Vec::new();
     };
     let above = path.parent().unwrap_or(Path::new(""));

@@ -1,11 +1,12 @@
 //! YAML into [`Config`]; nothing else knows YAML.
 //!
-//! The way of a file: `tree` reads it with the place of every key; `include` takes the files that it names in; `reader`
-//! walks the tree, fills in `${VAR}`s and collects problems; `parse` and `preset` (with `verify` and `template`) make
+//! The way of a file: `tree` reads it with the place of every key; `include` takes the files that it names in; `field`
+//! walks the tree and fills in `${VAR}`s; `reader` collects problems; `parse` and `preset` (with `verify` and `template`) make
 //! the settings out of it. What keys there are stands in `keys`.
 
 mod diff;
 mod expand;
+mod field;
 mod handshake;
 mod include;
 mod keys;

@@ -5,6 +5,7 @@ mod handshakes;
 mod include;
 mod keys;
 mod limits;
+mod lints;
 mod malformed;
 mod mistakes;
 mod signing;

@@ -3,9 +3,10 @@
 use super::*;
 
 const DESTINATION: &str = "destinations: { app: { url: http://127.0.0.1:3000/ } }\n";
+const PROVIDER: &str = "providers: { own: { verify: { token: { header: X-Token } } } }\n";
 
 fn source(name: &str) -> String {
-    format!("sources:\n  {name}: {{ provider: github, secret: \"${{SECRET}}\", to: [app] }}\n")
+    format!("sources:\n  {name}: {{ provider: own, secret: \"${{SECRET}}\", to: [app] }}\n")
 }
 
 /// A directory with these files, the first of them `forebay.yaml`.
@@ -38,7 +39,7 @@ fn check(files: &[(&str, &str)], names: &[&str], said: &str) {
 
 #[test]
 fn included_files_are_part_of_the_config() {
-    let main = format!("include: [conf.d/*.yaml, more/s.yaml]\n{}", source("one"));
+    let main = format!("include: [conf.d/*.yaml, more/s.yaml]\n{}{PROVIDER}", source("one"));
     let own = "providers: { acme: { verify: { token: { header: X-Token } } } }\n\
                sources: { acme: { provider: acme, secret: { file: key }, to: [app] } }\n";
     let files = [
@@ -57,12 +58,12 @@ fn included_files_are_part_of_the_config() {
 
 #[test]
 fn what_an_included_file_gets_wrong_is_said_in_its_own_name() {
-    let main = format!("include: conf.d/*.yaml\n{}{DESTINATION}", source("one"));
+    let main = format!("include: conf.d/*.yaml\n{}{DESTINATION}{PROVIDER}", source("one"));
     let included = "\
 admin: { listen: 127.0.0.1:1 }
 sources:
   one: { verify: none, to: [] }
-  two: { provider: githb, path: two, secret: { file: nowhere }, to: [ap] }
+  two: { provider: onw, path: two, secret: { file: nowhere }, to: [ap] }
 soruces: {}
 colour: red
 include: [x.yaml]
@@ -75,10 +76,10 @@ alerts: {}
 conf.d/c.yaml:1:4: this is not YAML: unclosed bracket '['; close it
 conf.d/a.yaml:1:1: admin: cannot stand in an included file; move it to forebay.yaml
 conf.d/a.yaml:3:3: sources.one: there is another source `one` at forebay.yaml:3:3; give one of them another name
-conf.d/a.yaml:4:20: sources.two.provider: there is no provider `githb`; did you mean `github`?
-conf.d/a.yaml:4:33: sources.two.path: `two` does not begin with `/`; write `/two`
-conf.d/a.yaml:4:46: sources.two.secret: `conf.d/nowhere` cannot be used: there is no such file; name a file that can be read
-conf.d/a.yaml:4:70: sources.two.to[0]: there is no destination `ap`; did you mean `app`?
+conf.d/a.yaml:4:20: sources.two.provider: there is no provider `onw`; did you mean `own`?
+conf.d/a.yaml:4:31: sources.two.path: `two` does not begin with `/`; write `/two`
+conf.d/a.yaml:4:44: sources.two.secret: `conf.d/nowhere` cannot be used: there is no such file; name a file that can be read
+conf.d/a.yaml:4:68: sources.two.to[0]: there is no destination `ap`; did you mean `app`?
 conf.d/a.yaml:5:1: soruces: unknown key; did you mean `sources`?
 conf.d/a.yaml:6:1: colour: unknown key; an included file has `sources`, `destinations` and `providers`
 conf.d/a.yaml:7:1: include: an included file includes no others; name them all in forebay.yaml
@@ -91,7 +92,7 @@ conf.d/b.yaml:1:1: no mapping stands here; write `sources:`, `destinations:` or 
 #[test]
 fn what_cannot_be_included_is_said_where_it_is_named() {
     let main = format!(
-        "include: [none.yaml, \"no*.yaml\", nodir/*.yaml, \"*/a.yaml\", \"a[.yaml\", .., .]\n{}{DESTINATION}",
+        "include: [none.yaml, \"no*.yaml\", nodir/*.yaml, \"*/a.yaml\", \"a[.yaml\", .., .]\n{}{DESTINATION}{PROVIDER}",
         source("one")
     );
     check(
@@ -103,11 +104,11 @@ forebay.yaml:1:22: warning: include[1]: no file is like `no*.yaml`; put one ther
 forebay.yaml:1:34: warning: include[2]: no file is like `nodir/*.yaml`; put one there, or take this out
 forebay.yaml:1:48: include[3]: `*`, `?` and `[…]` can stand in the file's name only; write out the directories
 forebay.yaml:1:60: include[4]: not a pattern: invalid range pattern; close `[` by `]`, and write `[[]` for the character
-forebay.yaml:1:71: include[5]: no file; write one like `conf.d/stripe.yaml`, or `conf.d/*.yaml`
-forebay.yaml:1:75: include[6]: no file; write one like `conf.d/stripe.yaml`, or `conf.d/*.yaml`
+forebay.yaml:1:71: include[5]: no file; write one like `conf.d/acme.yaml`, or `conf.d/*.yaml`
+forebay.yaml:1:75: include[6]: no file; write one like `conf.d/acme.yaml`, or `conf.d/*.yaml`
 ",
     );
-    let main = format!("include: [\"*.yaml\", forebay.yaml]\n{}{DESTINATION}", source("one"));
+    let main = format!("include: [\"*.yaml\", forebay.yaml]\n{}{DESTINATION}{PROVIDER}", source("one"));
     check(
         &[("forebay.yaml", main.as_str()), ("a.yaml", "# nothing yet\n")],
         &["one"],
