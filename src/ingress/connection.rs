@@ -259,7 +259,7 @@ impl<H: Handler> Worker<H> {
             match end {
                 End::TimedOut => return,
                 End::Done { broken } => break broken,
-                End::Rests if !read.is_empty() => watch.bytes_came(), // a part of the next request, with the last one
+                End::Rests if !read.is_empty() || io.is_in_line() => watch.head_has_begun(),
                 End::Rests => {
                     let mut next = pin!(next_bytes(&mut io));
                     let mut came = Bytes::new();

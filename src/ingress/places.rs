@@ -9,8 +9,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::limit::ClientKey;
@@ -35,9 +37,18 @@ struct Table {
     /// Those that count, and have at least one.
     by_client: HashMap<ClientKey, usize>,
     /// Those that are silent, in the order in which they fell silent.
-    silent: BTreeMap<u64, CancellationToken>,
+    silent: BTreeMap<u64, Silent>,
     fell_silent: u64,
 }
+
+struct Silent {
+    since: Instant,
+    evicted: CancellationToken,
+}
+
+/// How long a connection has been silent before it goes for another: time for its first request to come, and for the
+/// next one of a sender in full flow.
+const SILENT_LEAST: Duration = Duration::from_millis(250);
 
 /// A client has as many connections as one may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +85,13 @@ impl Places {
             if let Some(place) = self.take(client)? {
                 return Ok(place);
             }
-            self.evict(ForWhom::WhoeverWaits);
-            changed.await;
+            match self.evict(ForWhom::WhoeverWaits) {
+                None => changed.await,
+                Some(later) => tokio::select! { // both are cancel-safe
+                    () = changed => {}
+                    () = sleep_until(later) => {}
+                },
+            }
         }
     }
 
@@ -106,19 +122,28 @@ impl Places {
 
     /// Asks the connection that has been silent longest to go, if there is one: a descriptor is wanted.
     pub(super) fn make_room(&self) {
-        self.evict(ForWhom::Nobody);
+        let _ = self.evict(ForWhom::Nobody);
     }
 
-    fn evict(&self, whom: ForWhom) {
+    /// Says when to try again, where nobody has been silent for long enough to go for another.
+    fn evict(&self, whom: ForWhom) -> Option<Instant> {
         let mut table = self.table();
-        if whom == ForWhom::WhoeverWaits && table.going >= table.waiting {
-            return; // one goes for each already
+        if whom == ForWhom::WhoeverWaits {
+            if table.going >= table.waiting {
+                return None; // one goes for each already
+            }
+            let (_, longest) = table.silent.first_key_value()?;
+            let may_go = longest.since + SILENT_LEAST;
+            if may_go > Instant::now() {
+                return Some(may_go);
+            }
         }
-        let Some((_, evicted)) = table.silent.pop_first() else { return };
+        let (_, Silent { evicted, .. }) = table.silent.pop_first()?;
         table.going += 1;
         evicted.cancel(); // before anybody can find the place gone and not evicted
         drop(table);
         self.metrics.connections().cut_off(CutOff::Crowded);
+        None
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -235,7 +260,7 @@ impl Seat {
             let mut table = self.places.table();
             table.fell_silent += 1;
             let number = table.fell_silent;
-            table.silent.insert(number, self.evicted.clone());
+            table.silent.insert(number, Silent { since: Instant::now(), evicted: self.evicted.clone() });
             *standing = Standing::Silent(number);
             drop(table);
             self.places.changed.notify_one();
@@ -260,6 +285,8 @@ impl std::fmt::Debug for Seat {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
     fn places(places_max: usize, per_client_max: usize) -> Arc<Places> {
@@ -303,7 +330,8 @@ pub(super) mod tests {
         assert_eq!(places.take(client("192.0.2.1")).err(), Some(TooMany));
         drop(first);
         drop(introduced().unwrap());
-        assert_eq!((places.table().taken, places.table().by_client.len()), (0, 0));
+        let table = places.table();
+        assert_eq!((table.taken, table.by_client.len()), (0, 0));
     }
 
     #[tokio::test]
@@ -343,7 +371,7 @@ pub(super) mod tests {
         assert_eq!((table.taken, table.by_client.len(), table.silent.len()), (0, 0, 0));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_one_that_has_been_silent_longest_goes() {
         let places = places(3, 10);
         let mut taken: Vec<Place> = Vec::new();
@@ -356,6 +384,9 @@ pub(super) mod tests {
         let gone = |taken: &[Place]| taken.iter().map(|place| place.evicted().is_cancelled()).collect::<Vec<_>>();
         let mut next = pin!(places.enter(None));
         assert!(futures_util::poll!(&mut next).is_pending());
+        assert_eq!(gone(&taken), [false; 3], "each has a moment for its request to come");
+        advance(SILENT_LEAST).await;
+        assert!(futures_util::poll!(&mut next).is_pending());
         assert_eq!(gone(&taken), [false, false, true]);
         drop(taken.pop());
         let _next = next.as_mut().await.unwrap();
@@ -366,7 +397,7 @@ pub(super) mod tests {
         assert_eq!(gone(&taken), [false, true], "one under way never goes");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn where_none_is_silent_the_next_waits_for_the_first_that_falls_silent() {
         let places = places(1, 10);
         let place = places.enter(None).await.unwrap();
@@ -375,6 +406,8 @@ pub(super) mod tests {
         assert!(futures_util::poll!(&mut next).is_pending());
         assert!(!place.evicted().is_cancelled());
         place.seat.silent();
+        assert!(futures_util::poll!(&mut next).is_pending());
+        advance(SILENT_LEAST).await;
         assert!(futures_util::poll!(&mut next).is_pending());
         assert!(place.evicted().is_cancelled());
         let seat = place.seat();

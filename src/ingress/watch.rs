@@ -181,8 +181,13 @@ impl Watch {
         state.answers.values().min().map(|since| *since + self.patience.write)
     }
 
+    /// Bytes of the next head came along with the last request: it has had its time since that was answered.
+    pub(super) fn head_has_begun(&self) {
+        self.with(|state| state.waiting = Waiting::Head);
+    }
+
     /// Bytes of a request came.
-    pub(super) fn bytes_came(&self) {
+    fn bytes_came(&self) {
         self.with(|state| {
             if state.requests == 0 && state.waiting == Waiting::Idle {
                 state.waiting = Waiting::Head;

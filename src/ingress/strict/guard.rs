@@ -42,6 +42,11 @@ impl<IO> Guard<IO> {
         (self.io, unanswered)
     }
 
+    /// Whether a part of a line is here whose rest is yet to come.
+    pub(in crate::ingress) fn is_in_line(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
         self.held.capacity().min(self.held.len())
