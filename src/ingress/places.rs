@@ -283,16 +283,11 @@ pub(super) mod tests {
         taken[1].seat.heard();
         taken[1].seat.silent(); // idle since after the third came
         let gone = |taken: &[Place]| taken.iter().map(|place| place.evicted().is_cancelled()).collect::<Vec<_>>();
-        let next = tokio::spawn({
-            let places = Arc::clone(&places);
-            async move { places.enter(None).await.unwrap() }
-        });
-        while !taken[2].evicted().is_cancelled() {
-            tokio::task::yield_now().await;
-        }
+        let mut next = pin!(places.enter(None));
+        assert!(futures_util::poll!(&mut next).is_pending());
         assert_eq!(gone(&taken), [false, false, true]);
         drop(taken.pop());
-        let _next = next.await.unwrap();
+        let _next = next.as_mut().await.unwrap();
         assert_eq!(gone(&taken), [false, false], "for one that comes one goes");
         places.make_room();
         assert_eq!(gone(&taken), [false, true]);

@@ -136,7 +136,7 @@ impl Watch {
                 Waiting::Idle => state.since + self.patience.idle,
             };
             let left = state.leaving_since.map(|since| since.max(state.since) + LEAVING);
-            [left, unread].into_iter().flatten().fold(Some(own), |own, other| own.min(Some(other)))
+            [Some(own), left, unread].into_iter().flatten().min()
         })
     }
 
@@ -347,6 +347,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use tokio::time::advance;
 
     use super::*;
@@ -384,6 +386,30 @@ mod tests {
         drop(request);
         assert_eq!(watch.deadline(), Some(Instant::now() + LEAVING));
         assert!(!watch.deserves_notice(), "it had notice");
+    }
+
+    #[tokio::test]
+    async fn a_body_says_when_all_of_it_is_here() {
+        use bytes::Bytes;
+        use http_body_util::{BodyExt, Full, StreamBody};
+
+        let watch = Watch::new(PATIENCE, lone_seat());
+        let whole = || watch.with(|state| state.whole);
+        let pieces =
+            || StreamBody::new(futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from("ab")))]));
+        let request = Arc::new(watch.request());
+        let mut chunked = Arriving::new(pieces(), Arc::downgrade(&request));
+        let _ = chunked.frame().await.unwrap();
+        assert_eq!(whole(), 0, "there may be more");
+        assert!(chunked.frame().await.is_none());
+        assert_eq!(whole(), 1);
+        let second = Arc::new(watch.request());
+        let mut with_length = Arriving::new(Full::new(Bytes::from("ab")), Arc::downgrade(&second));
+        assert_eq!(whole(), 1);
+        let _ = with_length.frame().await.unwrap();
+        assert_eq!(whole(), 2, "its length says that this was all");
+        drop((request, second));
+        assert_eq!(whole(), 0);
     }
 
     #[tokio::test(start_paused = true)]

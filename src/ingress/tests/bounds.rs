@@ -129,10 +129,9 @@ async fn a_peer_that_does_not_read_is_cut_off() {
     let body = "x".repeat(BODY_LIMIT);
     let request = format!("POST /hooks HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_LIMIT}\r\n\r\n{body}");
     let mut heads = running.heads;
-    let drain = tokio::spawn(async move { while heads.recv().await.is_some() {} });
+    running.tasks.spawn("drain", async move { while heads.recv().await.is_some() {} });
     // No time limit: the system's own timers do not follow the test's clock, and would be overtaken by it.
     while stream.write_all(request.as_bytes()).await.is_ok() {}
     let metric = "forebay_connections_cut_off_total{reason=\"unread\"} 1\n";
     assert!(running.metrics.render().contains(metric));
-    drain.abort();
 }
