@@ -86,8 +86,8 @@ mod tests {
             to: None,
             text: text.to_owned(),
         };
-        let changes = vec![change("+ source stripe"), change("~ destination app: timeout 30s -> 10s\u{1b}[2J")];
-        let wanted = "+ source stripe\n~ destination app: timeout 30s -> 10s\u{fffd}[2J\n";
+        let changes = vec![change("+ source acme"), change("~ destination app: timeout 30s -> 10s\u{1b}[2J")];
+        let wanted = "+ source acme\n~ destination app: timeout 30s -> 10s\u{fffd}[2J\n";
         let compared = Reloaded { applied: false, changes, warnings: Vec::new() };
         assert_eq!(told(&compared), format!("{wanted}`forebay reload` puts this in force\n"));
         let applied = Reloaded { applied: true, ..compared };

@@ -182,7 +182,11 @@ async fn a_request_under_way_finishes_by_the_config_it_began_with() {
     gateway.reload(&open_to(&app.url()).replace("open:", "other:")).await;
     assert_eq!(gateway.unsigned("/open", b"x").await, 404);
     assert_eq!(connection.finish("0123456789").await, 200);
+    let orphaned = "forebay_orphaned_deliveries{destination=\"app\"}";
+    gateway.until_metric(orphaned, 1.0).await; // its route is gone, too
+    gateway.reload(&open_to(&app.url())).await;
     app.until("it", |seen| seen.iter().any(|seen| seen.body == "0123456789")).await;
+    assert_eq!(gateway.metric(orphaned).await, 0.0);
 }
 
 #[tokio::test]
@@ -373,12 +377,13 @@ async fn a_storm_of_reloads_disturbs_nobody() {
         })
         .collect();
     let reloads = paced.unwrap_or(25);
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
     for reload in 0..reloads {
         gateway.reload(&config(2 + reload % 20)).await;
         gateway.rewrite(&config(1).replace("retry:", "retyr:"));
         assert_eq!(gateway.post("/api/v1/reload", "").await.status, 422);
         if paced.is_some() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            seconds.tick().await;
         }
     }
     stop.cancel();

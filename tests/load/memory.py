@@ -152,7 +152,7 @@ def main():
 
     def report(what, connections, most, budget=0):
         if group.kills() or gateway.process.poll() is not None:
-            sys.exit(f"FAILED: {what}: the gateway was killed: it had {mib(group.most())} of {mib(LIMIT)}")
+            killed(what)
         formula = BASE + connections * CONNECTION + budget
         print(f"{what:60} RSS {mib(most):>10}   64 MiB + {connections} x 64 KiB + {mib(budget)} = {mib(formula)}", flush=True)
         if most > formula:
@@ -161,13 +161,19 @@ def main():
         if genuine["ok"] != genuine["sent"]:
             problems.append(f"{what}: genuine requests failed after it: {genuine}")
 
+    def killed(what):
+        sys.exit(f"FAILED: {what}: the gateway was killed: it had {mib(group.most())} of {mib(LIMIT)}")
+
     with application(binaries) as app:
         sources = source("github", "app") + source("json", "", ', dedupe: { key: "json:/a/id" }')
         sources += source("form", "", ', dedupe: { key: "form:id" }')
         gateway = Gateway(binaries, sources, destination("app", app), before_exec=group.enter)
         try:
             report("nothing else", 0, gateway.resident())
-            connections = idle_connections(gateway)
+            try:
+                connections = idle_connections(gateway)
+            except OSError:
+                killed(f"{IDLE} idle connections")
             report(f"{IDLE} idle connections", IDLE, gateway.resident())
             for connection in connections:
                 connection.close()
