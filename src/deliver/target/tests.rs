@@ -131,8 +131,7 @@ async fn whoever_waits_for_the_rate_stands_in_the_same_line_and_hears_of_a_pause
     let first = granted(&target);
     let (mut backlog, live) = (waits(&target, Wait::Full), {
         let target = Arc::clone(&target);
-        tokio::runtime::Handle::current()
-            .spawn(async move { target.turn(Instant::now() + COOLDOWN).await.is_some() })
+        tokio::runtime::Handle::current().spawn(async move { target.turn(Instant::now() + COOLDOWN).await.is_some() })
     });
     tokio::task::yield_now().await;
     assert!(backlog.try_recv().is_err());

@@ -1,5 +1,8 @@
 //! The config, read again while the gateway runs.
 
+mod ingress;
+mod refused;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -232,6 +235,31 @@ async fn a_destination_that_leaves_and_comes_back_gets_what_waited() {
     assert_eq!(second.seen().len(), 1);
 }
 
+/// A route that leaves the config while its destination stays.
+#[tokio::test]
+async fn what_waits_for_a_route_that_is_gone_is_orphaned_until_it_is_back() {
+    let app = FakeApp::down();
+    let gateway = Gateway::start(&open_to(&app.url())).await;
+    for number in 0..10 {
+        assert_eq!(gateway.unsigned("/open", format!("{number}").as_bytes()).await, 200);
+    }
+    gateway.until_metric("forebay_deliveries_total{destination=\"app\",outcome=\"retry\"}", 5.0).await;
+    gateway.reload(&open_to(&app.url()).replace("to: [app]", "to: []")).await;
+    let orphaned = "forebay_orphaned_deliveries{destination=\"app\"}";
+    gateway.until_metric(orphaned, 10.0).await;
+    let listed = gateway.get("/api/v1/events?status=orphaned").await.json();
+    let items = listed["items"].as_array().unwrap();
+    assert_eq!(items.len(), 10);
+    assert!(items.iter().all(|item| item["deliveries"][0]["status"] == "orphaned" && item["status"] == "pending"));
+    let warned = |line: &String| line.contains("orphaned until it is back") && line.contains("\"deliveries\":10");
+    assert!(gateway.log().iter().any(warned), "{:#?}", gateway.log());
+    app.up().await;
+    assert_eq!(gateway.unsigned("/open", b"captured").await, 200);
+    gateway.reload(&open_to(&app.url())).await;
+    app.until("all", |_| app.event_ids().len() == 10).await;
+    assert_eq!(gateway.metric(orphaned).await, 0.0);
+}
+
 /// The same when the gateway was started without it.
 #[tokio::test]
 async fn a_destination_that_was_not_there_at_the_start_is_taken_up_when_it_comes() {
@@ -248,58 +276,6 @@ async fn a_destination_that_was_not_there_at_the_start_is_taken_up_when_it_comes
     gateway.reload(&open_to(&app.url())).await;
     app.until("all", |_| app.event_ids().len() == 5).await;
     assert!(other.seen().is_empty());
-}
-
-/// Whatever is wrong with the new one, the old one runs on, and somebody hears why.
-#[tokio::test]
-async fn a_rejected_reload_changes_nothing_and_says_where_and_what() {
-    let app = FakeApp::start().await;
-    let gateway = Gateway::start(&open_to(&app.url())).await;
-    let good = std::fs::read_to_string(gateway.config()).unwrap();
-    let broken = good.replace("retry:", "retyr:").replace("to: [app]", "to: [ap]");
-    gateway.write_whole(&broken);
-    let refused = gateway.post("/api/v1/reload", "").await;
-    assert_eq!(refused.status, 422);
-    let problems = refused.json()["problems"].clone();
-    let problem = |path: &str| problems.as_array().unwrap().iter().find(|one| one["path"] == path).cloned();
-    let retry = problem("destinations.app.retyr").unwrap_or_else(|| panic!("{problems:#}"));
-    assert_eq!(retry["file"], gateway.config().display().to_string());
-    assert!(retry["line"].as_u64() > Some(1) && retry["message"].as_str().unwrap().contains("`retry`"), "{retry}");
-    assert!(problem("sources.open.to[0]").is_some(), "all at once: {problems:#}");
-
-    let ended = command().args(["reload", "--admin", &gateway.admin]).output().await.unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(2), "{said}");
-    assert!(said.contains("forebay.yaml:") && said.contains("`retry`") && said.contains("stays in force"), "{said}");
-    gateway.signal("HUP").await;
-    gateway.until_metric("forebay_config_reloads_total{outcome=\"rejected\"}", 3.0).await;
-    assert!(gateway.log().iter().any(|line| line.contains("destinations.app.retyr")), "{:#?}", gateway.log());
-    assert_eq!(gateway.unsigned("/open", b"still there").await, 200);
-    assert_eq!(gateway.get("/readyz").await.status, 200);
-    app.until("it", |seen| seen.iter().any(|seen| seen.body == "still there")).await;
-
-    gateway.write_whole(&good);
-    assert_eq!(gateway.post("/api/v1/reload", "").await.status, 200, "and a mended one is taken");
-}
-
-/// What only a restart can change refuses the whole reload, by name.
-#[tokio::test]
-async fn what_cannot_change_at_run_time_is_refused_by_name() {
-    let app = FakeApp::start().await;
-    let gateway = Gateway::start(&open_to(&app.url())).await;
-    let good = std::fs::read_to_string(gateway.config()).unwrap();
-    for (from, to, key) in [
-        ("/data", "/elsewhere", "journal.dir"),
-        ("format: json", "format: text", "log.format"),
-        ("admin: { listen: 127.0.0.1:0 }", "admin: { listen: 127.0.0.2:0 }", "admin.listen"),
-    ] {
-        gateway.write_whole(&good.replace(from, to));
-        let refused = gateway.post("/api/v1/reload", "").await;
-        assert_eq!(refused.status, 422, "{key}");
-        let problem = &refused.json()["problems"][0];
-        assert_eq!(problem["path"], key);
-        assert!(problem["message"].as_str().unwrap().contains("restart"), "{problem}");
-    }
 }
 
 /// A quota that was spent stays spent over a reload that does not change it.

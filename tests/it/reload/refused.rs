@@ -1,0 +1,81 @@
+//! Reloads that are refused.
+
+use super::open_to;
+use crate::support::gateway::command;
+use crate::support::{FakeApp, Gateway};
+
+/// Whatever is wrong with the new one, the old one runs on, and somebody hears why.
+#[tokio::test]
+async fn a_rejected_reload_changes_nothing_and_says_where_and_what() {
+    let app = FakeApp::start().await;
+    let gateway = Gateway::start(&open_to(&app.url())).await;
+    let good = std::fs::read_to_string(gateway.config()).unwrap();
+    let broken = good.replace("retry:", "retyr:").replace("to: [app]", "to: [ap]");
+    gateway.write_whole(&broken);
+    let refused = gateway.post("/api/v1/reload", "").await;
+    assert_eq!(refused.status, 422);
+    let problems = refused.json()["problems"].clone();
+    let problem = |path: &str| problems.as_array().unwrap().iter().find(|one| one["path"] == path).cloned();
+    let retry = problem("destinations.app.retyr").unwrap_or_else(|| panic!("{problems:#}"));
+    assert_eq!(retry["file"], gateway.config().display().to_string());
+    assert!(retry["line"].as_u64() > Some(1) && retry["message"].as_str().unwrap().contains("`retry`"), "{retry}");
+    assert!(problem("sources.open.to[0]").is_some(), "all at once: {problems:#}");
+
+    let ended = command().args(["reload", "--admin", &gateway.admin]).output().await.unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(2), "{said}");
+    assert!(said.contains("forebay.yaml:") && said.contains("`retry`") && said.contains("stays in force"), "{said}");
+    gateway.signal("HUP").await;
+    gateway.until_metric("forebay_config_reloads_total{outcome=\"rejected\"}", 3.0).await;
+    assert!(gateway.log().iter().any(|line| line.contains("destinations.app.retyr")), "{:#?}", gateway.log());
+    assert_eq!(gateway.unsigned("/open", b"still there").await, 200);
+    assert_eq!(gateway.get("/readyz").await.status, 200);
+    app.until("it", |seen| seen.iter().any(|seen| seen.body == "still there")).await;
+
+    gateway.write_whole(&good);
+    assert_eq!(gateway.post("/api/v1/reload", "").await.status, 200, "and a mended one is taken");
+}
+
+/// What only a restart can change refuses the whole reload, by name.
+#[tokio::test]
+async fn what_cannot_change_at_run_time_is_refused_by_name() {
+    let app = FakeApp::start().await;
+    let gateway = Gateway::start(&open_to(&app.url())).await;
+    let good = std::fs::read_to_string(gateway.config()).unwrap();
+    for (from, to, key) in [
+        ("/data", "/elsewhere", "journal.dir"),
+        ("format: json", "format: text", "log.format"),
+        ("admin: { listen: 127.0.0.1:0 }", "admin: { listen: 127.0.0.2:0 }", "admin.listen"),
+    ] {
+        gateway.write_whole(&good.replace(from, to));
+        let refused = gateway.post("/api/v1/reload", "").await;
+        assert_eq!(refused.status, 422, "{key}");
+        let problem = &refused.json()["problems"][0];
+        assert_eq!(problem["path"], key);
+        assert!(problem["message"].as_str().unwrap().contains("restart"), "{problem}");
+    }
+}
+
+/// Every kind of bad config there is a file of: the old one runs on, and no secret is said.
+#[tokio::test]
+async fn no_kind_of_bad_config_disturbs_a_running_gateway() {
+    let app = FakeApp::start().await;
+    let gateway = Gateway::start(&open_to(&app.url())).await;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/bad-configs");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect();
+    assert!(files.len() >= 50, "{}", files.len());
+    for file in &files {
+        std::fs::copy(file, gateway.config()).unwrap();
+        let refused = gateway.post("/api/v1/reload", "").await;
+        assert_eq!(refused.status, 422, "{}: {}", file.display(), refused.text());
+        let problems = refused.json()["problems"].clone();
+        let is_error = |problem: &serde_json::Value| problem["severity"] == "error" && problem["message"] != "";
+        assert!(problems.as_array().unwrap().iter().any(is_error), "{}: {problems:#}", file.display());
+        assert!(!refused.text().contains("bad-config-canary"), "{}: {}", file.display(), refused.text());
+        assert_eq!(gateway.unsigned("/open", file.to_string_lossy().as_bytes()).await, 200, "{}", file.display());
+    }
+    app.until("all", |_| app.event_ids().len() == files.len()).await;
+    assert_eq!(gateway.metric("forebay_config_reloads_total{outcome=\"applied\"}").await, 0.0);
+    assert!(!gateway.log().iter().any(|line| line.contains("bad-config-canary")));
+}
