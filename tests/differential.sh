@@ -8,6 +8,8 @@ cd "$(dirname "$0")/.."
 need() { # PROGRAM PACKAGE
     command -v "$1" >/dev/null && return
     echo "tests/differential.sh: installing $2" >&2
+    [[ ${updated:-} ]] || apt-get update --quiet --quiet || true # a list that is there already may do
+    updated=yes
     apt-get install --yes --quiet "$2" >/dev/null || { echo "tests/differential.sh: $1 is missing; install $2" >&2; exit 2; }
 }
 need python3 python3

@@ -24,6 +24,7 @@ while (($#)); do
 done
 command -v python3 >/dev/null || { echo "tests/floods.sh: python3 is not installed" >&2; exit 2; }
 if ! command -v slowhttptest >/dev/null; then
+    apt-get update -qq || true # a list that is there already may do
     apt-get install -y -qq slowhttptest >/dev/null ||
         { echo "tests/floods.sh: slowhttptest is not installed, and apt does not install it" >&2; exit 2; }
 fi

@@ -88,6 +88,11 @@ impl Live {
         if let Err(error) = parts.log.change(&config.log.level) {
             tracing::error!(%error, "the log level stays as it was"); // `config` has read it: it is one
         }
+        if config.journal.max_size != self.config.journal.max_size
+            && let Err(error) = parts.intake.journal.resize(config.journal.max_size).await
+        {
+            tracing::error!(%error, "history could not be let go of; journal.max_size holds all the same");
+        }
         parts.retention.send_replace(config.journal.retention);
         parts.grace.send_replace(config.shutdown_grace);
         follow_routes(&parts.intake.journal, &config).await;

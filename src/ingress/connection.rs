@@ -256,6 +256,9 @@ impl<H: Handler> Worker<H> {
             let end = drive(step, Rest::Allowed, &watch, &self.tasks, &self.edge.metrics).await;
             let parts = connection.into_parts();
             (io, read) = (parts.io.into_inner().io, parts.read_buf);
+            if read.is_empty() {
+                read = Bytes::new(); // lets go of its room
+            }
             match end {
                 End::TimedOut => return,
                 End::Done { broken } => break broken,

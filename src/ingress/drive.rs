@@ -88,6 +88,10 @@ pub(super) async fn drive(
                 }
             }
             let rests_at = if rest == Rest::Allowed { watch.rests_at() } else { None };
+            // At once, if at all: what is allocated in between would keep the allocator from giving the room to the next.
+            if rests_at.is_some_and(|at| at <= Instant::now()) {
+                return Poll::Ready(End::Rests);
+            }
             let deadline = [rests_at, watch.deadline()].into_iter().flatten().min();
             let Some(deadline) = deadline else { return Poll::Pending };
             // Moved only when it must ring earlier, or has rung too early: a busy connection seldom touches it.
@@ -97,13 +101,12 @@ pub(super) async fn drive(
             if alarm.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            let now = Instant::now();
-            if deadline > now {
+            if deadline > Instant::now() {
                 alarm.as_mut().reset(deadline);
                 continue;
             }
-            if rests_at.is_some_and(|at| at <= now) {
-                return Poll::Ready(End::Rests);
+            if rests_at == Some(deadline) {
+                continue;
             }
             let missing = watch.missing();
             if missing == CutOff::Idle && watch.deserves_notice() {

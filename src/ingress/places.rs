@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use crate::telemetry::{CutOff, Metrics};
 pub(super) struct Places {
     metrics: Metrics,
     table: Mutex<Table>,
+    /// As many as the table has taken, for a look without the lock.
+    taken: AtomicUsize,
     /// A place is free, or a connection has fallen silent.
     changed: Notify,
 }
@@ -50,13 +53,17 @@ struct Silent {
 /// next one of a sender in full flow.
 const SILENT_LEAST: Duration = Duration::from_millis(250);
 
+/// Connections whose buffers, 16 KiB each, may stay for a while.
+const FEW: usize = 1024;
+const KEEPS_ROOM: Duration = Duration::from_millis(500);
+
 /// A client has as many connections as one may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooMany;
 
 impl Places {
     pub(super) fn new(places_max: usize, per_client_max: usize, metrics: Metrics) -> Arc<Self> {
-        let places = Self { metrics, table: Mutex::default(), changed: Notify::new() };
+        let places = Self { metrics, table: Mutex::default(), taken: AtomicUsize::new(0), changed: Notify::new() };
         places.resize(places_max, per_client_max);
         Arc::new(places)
     }
@@ -111,7 +118,7 @@ impl Places {
         if table.waiting > 0 && table.taken < table.places_max {
             self.changed.notify_one(); // for the next one that waits, if there are more places now
         }
-        self.metrics.connections().set_open(table.taken);
+        self.show(&table);
         let standing = Mutex::new(Standing::Heard);
         let client = Mutex::new(client);
         let seat = Seat { places: Arc::clone(self), evicted: CancellationToken::new(), client, standing };
@@ -144,6 +151,11 @@ impl Places {
         drop(table);
         self.metrics.connections().cut_off(CutOff::Crowded);
         None
+    }
+
+    fn show(&self, table: &Table) {
+        self.taken.store(table.taken, Ordering::Relaxed);
+        self.metrics.connections().set_open(table.taken);
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -205,7 +217,7 @@ impl Drop for Place {
                 table.by_client.remove(&client);
             }
         }
-        places.metrics.connections().set_open(table.taken);
+        places.show(&table);
         drop(table);
         places.changed.notify_one();
     }
@@ -242,6 +254,12 @@ impl Seat {
         *count += 1;
         *own = Some(client);
         Ok(())
+    }
+
+    /// How long a connection keeps the room for a request after the last one. Senders in full flow never give it up, as
+    /// long as there are so few of them that their buffers do not count.
+    pub(super) fn keeps_room(&self) -> Duration {
+        if self.places.taken.load(Ordering::Relaxed) > FEW { Duration::ZERO } else { KEEPS_ROOM }
     }
 
     /// A complete request is under way.

@@ -21,9 +21,6 @@ use crate::telemetry::CutOff;
 /// How long an asked connection may take to leave when nothing is under way on it.
 pub(super) const LEAVING: Duration = Duration::from_secs(1);
 
-/// How long a connection keeps the room for a request after the last one: senders in full flow never give it up.
-const REST_AFTER: Duration = Duration::from_millis(500);
-
 /// One connection's state, shared by its socket, its requests and the task that drives it.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -173,7 +170,7 @@ impl Watch {
         self.with(|state| {
             let nothing_to_do = state.requests == 0 && state.waiting == Waiting::Idle && !state.writes;
             let rests = nothing_to_do && state.leaving_since.is_none() && !state.unread;
-            rests.then(|| state.since + REST_AFTER)
+            rests.then(|| state.since + self.seat.keeps_room())
         })
     }
 

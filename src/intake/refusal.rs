@@ -26,7 +26,7 @@ pub enum Refusal {
     Denied(#[from] Denied),
     /// Not verified.
     #[error("not verified")]
-    Unverified(crate::provider::Rejection),
+    Unverified(#[source] crate::provider::Rejection),
     /// The source's quota is spent.
     #[error("over the source's limit")]
     OverQuota(#[from] crate::limit::OverLimit),

@@ -92,6 +92,13 @@ async fn what_is_not_genuine_is_refused_the_same_way_and_leaves_no_trace() {
     assert_eq!(gateway.get("/api/v1/events").await.json()["items"], json!([]));
     assert_eq!(gateway.metric(r#"forebay_refusals_total{source="github",reason="unverified"}"#).await, 7.0);
     assert!(app.seen().is_empty());
+    for why in ["no signature matches", "the request carries no signature", "the signature came more than once"] {
+        assert!(
+            gateway.log().iter().any(|line| line.contains(why)),
+            "the log does not say {why:?}: {:#?}",
+            gateway.log()
+        );
+    }
     // The id that forged requests carried is still free for the genuine one.
     let genuine = gateway.github("poison", HELLO).await;
     assert_eq!((genuine.status, genuine.header("forebay-duplicate")), (200, None));

@@ -53,7 +53,7 @@ use super::{
     AppendError, Appended, Changes, Claim, Entry, Journal, JournalError, Kept, Lane, Located, NewDelivery, Pause,
     PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settings, Settled, Stats, Sync,
 };
-use crate::base::{Clock, Name};
+use crate::base::{ByteSize, Clock, Name};
 use crate::event::{DedupeKey, DeliveryId, DeliveryStatus};
 use crate::telemetry::Metrics;
 
@@ -83,7 +83,6 @@ struct Shared {
     claim_key: [u8; 32],
     store: [u8; 16],
     time: Arc<Time>,
-    limits: Limits,
     damaged: u64,
     writer: mpsc::Sender<Command>,
     reader: mpsc::Sender<Job>,
@@ -97,6 +96,7 @@ struct Gauges {
     /// When the writer turned to the disk, in milliseconds from `opened`; 0 while it has not.
     busy_since: AtomicU64,
     bytes: AtomicU64,
+    max_bytes: AtomicU64,
     evicted: AtomicU64,
 }
 
@@ -150,19 +150,17 @@ impl LogJournal {
             let what = what.to_owned();
             move |error| OpenError::Io { what, error }
         };
-        // More than the disk has is no limit at all.
-        let max_bytes = settings.max_size.0.min(disk.space().map_err(cannot("cannot ask for the disk's size"))?.total);
-        if max_bytes < MAX_BYTES_LEAST {
-            return Err(OpenError::TooSmall { given: max_bytes, least: MAX_BYTES_LEAST });
+        let total = disk.space().map_err(cannot("cannot ask for the disk's size"))?.total;
+        let limits = Limits::of(settings.max_size, total);
+        if limits.max_bytes < MAX_BYTES_LEAST {
+            return Err(OpenError::TooSmall { given: limits.max_bytes, least: MAX_BYTES_LEAST });
         }
-        let segment_bytes = u32::try_from((max_bytes / 64).clamp(128 << 10, 32 << 20)).unwrap_or(32 << 20);
-        let limits = Limits { max_bytes, segment_bytes };
         let meta = Meta::open(&*disk)?;
         let time = Time::open(&*disk, Arc::clone(&clock)).map_err(cannot("cannot read journal.time"))?;
         let time = Arc::new(time);
         let Recovered { mut state, mut claims, sealed_through, next_segment, damaged } =
             open::recover(&disk, meta.store, time.now())?;
-        claims.merge_at_most(max_bytes / 16);
+        claims.merge_at_most(limits.max_bytes / 16);
         let key = SegmentKey { store: meta.store, number: next_segment };
         let oldest = state.segments.keys().next().copied().unwrap_or(next_segment);
         let file = segment::create(&*disk, key, oldest, time.now()).map_err(cannot("cannot begin a segment"))?;
@@ -171,7 +169,7 @@ impl LogJournal {
         let log_bytes = state.segments.values().map(|segment| u64::from(segment.end)).sum();
         state.recovered(segment::position(next_segment, segment::HEADER_BYTES));
         let shares = Arc::clone(&state.sources.shares);
-        shares.set_capacity(limits.max_bytes.saturating_sub(limits.reserve()));
+        shares.set_capacity(limits.capacity());
 
         let state = Arc::new(Mutex::new(state));
         let gauges = Arc::new(Gauges {
@@ -179,6 +177,7 @@ impl LogJournal {
             opened: Instant::now(),
             busy_since: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            max_bytes: AtomicU64::new(limits.max_bytes),
             evicted: AtomicU64::new(0),
         });
         state.lock().unwrap_or_else(PoisonError::into_inner).paused =
@@ -214,7 +213,6 @@ impl LogJournal {
             claim_key: meta.claim_key,
             store: meta.store,
             time,
-            limits,
             damaged,
             writer: spawn_writer(writer)?,
             reader: spawn_reader(reader)?,
@@ -227,6 +225,14 @@ impl LogJournal {
     #[must_use]
     pub fn identity(&self) -> [u8; 16] {
         self.shared.store
+    }
+
+    /// Takes no more than `max_size` from now on: history that is over it goes at once, what waits stays.
+    ///
+    /// # Errors
+    /// [`JournalError`] if the store cannot be read or written.
+    pub async fn resize(&self, max_size: ByteSize) -> Result<(), JournalError> {
+        self.write(|reply| Command::Resize { max_size, reply }, || JournalError::Closed).await
     }
 
     /// Makes everything durable and takes nothing more. Call it last.
@@ -422,7 +428,7 @@ impl Journal for LogJournal {
             sources,
             share_bytes: self.shared.shares.share(),
             bytes: self.shared.gauges.bytes.load(Ordering::Relaxed),
-            max_bytes: self.shared.limits.max_bytes,
+            max_bytes: self.shared.gauges.max_bytes.load(Ordering::Relaxed),
             evicted: self.shared.gauges.evicted.load(Ordering::Relaxed),
             damaged: self.shared.damaged,
         }

@@ -6,6 +6,7 @@
 //! claims are sealed first, so they outlive their events. Pending deliveries are never let go of, whatever
 //! the clock says.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::RETRY_AFTER;
@@ -16,10 +17,10 @@ use super::record::{self, Home, Record};
 use super::segment::{self, Found, Scan, SegmentKey};
 use super::state::EventFacts;
 use super::stored::{self, EventRecord};
-use super::writer::{ORDINARY_BYTES, Writer};
-use crate::base::UnixMillis;
+use super::writer::{Limits, ORDINARY_BYTES, Writer};
+use crate::base::{ByteSize, UnixMillis};
 use crate::event::{DeliveryId, DeliveryStatus};
-use crate::journal::{Room, SourceStats};
+use crate::journal::{JournalError, Room, SourceStats};
 
 /// The log is worth going through when at least one byte in this many is no longer needed.
 const WORTH_COPYING: u64 = 20;
@@ -129,6 +130,17 @@ impl Writer {
             Err(_) => return, // `room` says why
         };
         self.gauges.set_room(room);
+    }
+
+    /// Takes no more than `max_size` from now on. History that is over it goes at once; what waits stays, whatever it takes.
+    pub fn resize(&mut self, max_size: ByteSize) -> Result<(), JournalError> {
+        let total = self.disk.space().map_err(|error| JournalError::Read(Arc::from(error.to_string())))?.total;
+        self.limits = Limits::of(max_size, total);
+        self.gauges.max_bytes.store(self.limits.max_bytes, Ordering::Relaxed);
+        self.shares.set_capacity(self.limits.capacity());
+        let done = self.trim().map_err(JournalError::from);
+        self.refresh_room();
+        done
     }
 
     /// Whether all events there are stand in the segment that is written to.

@@ -19,7 +19,7 @@ use super::stored::{StoredClaim, StoredDelivery};
 use super::time::Time;
 use super::{Gauges, RETRY_AFTER};
 use crate::admit::Lease;
-use crate::base::{Clock, Name, UnixMillis};
+use crate::base::{ByteSize, Clock, Name, UnixMillis};
 use crate::event::{DeliveryId, EventId};
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::{
@@ -56,6 +56,8 @@ pub enum Command {
     Rearm { at: Located, first_entry: u32, wanted: Vec<u8>, why: Rearm, reply: Reply<Vec<DeliveryId>, JournalError> },
     /// Let go of what is past retention.
     Trim { keep: Retention, reply: Reply<(), JournalError> },
+    /// Take no more than this from now on.
+    Resize { max_size: ByteSize, reply: Reply<(), JournalError> },
     /// Flush and end.
     Close { reply: oneshot::Sender<()> },
 }
@@ -103,6 +105,18 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Those of a journal that may take `max_size` of a disk with so many bytes: more than it has is no limit at all.
+    pub fn of(max_size: ByteSize, disk_bytes: u64) -> Self {
+        let max_bytes = max_size.0.min(disk_bytes);
+        let segment_bytes = u32::try_from((max_bytes / 64).clamp(128 << 10, 32 << 20)).unwrap_or(32 << 20);
+        Self { max_bytes, segment_bytes }
+    }
+
+    /// What unsettled events may take of it.
+    pub fn capacity(self) -> u64 {
+        self.max_bytes.saturating_sub(self.reserve())
+    }
+
     /// What fresh events must leave free: room for copying a segment's stragglers, and for outcomes until there are
     /// enough of them that it is worth letting go of the oldest.
     pub fn reserve(self) -> u64 {
@@ -214,6 +228,10 @@ impl Writer {
                 let done = self.trim().map_err(JournalError::from);
                 self.refresh_room();
                 drop(reply.send(done)); // whoever asked may have gone
+            }
+            Command::Resize { max_size, reply } => {
+                let _ = self.commit(batch); // whoever waits has been told
+                drop(reply.send(self.resize(max_size)));
             }
             Command::Close { .. } => {} // taken by `run`
         }

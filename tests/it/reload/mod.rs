@@ -393,3 +393,29 @@ async fn the_log_level_changes() {
     gateway.says("request refused").await;
     assert!(!gateway.log()[heard..].iter().any(|line| line.contains("/nowhere\"")), "{:#?}", gateway.log());
 }
+
+/// A journal that is full of what waits has room again once it may be larger; intake goes on by itself.
+#[tokio::test]
+async fn a_full_journal_grows() {
+    let app = FakeApp::down();
+    let rest = open_to(&app.url()).replace("verify: none,", "verify: none, dedupe: off,");
+    let gateway = Gateway::start(&rest).await;
+    let text = std::fs::read_to_string(gateway.config()).unwrap();
+    let sized = |size: &str| text.replace("max_size: 256MiB", &format!("max_size: {size}"));
+    gateway.write_whole(&sized("4MiB"));
+    assert_eq!(gateway.post("/api/v1/reload", "").await.status, 200);
+    let body = vec![b'x'; 64 << 10];
+    let mut kept = 0;
+    while gateway.unsigned("/open", &body).await == 200 {
+        kept += 1;
+        assert!(kept < 100, "4 MiB hold no hundred bodies of 64 KiB");
+    }
+    assert_eq!(gateway.unsigned("/open", &body).await, 503);
+    gateway.write_whole(&sized("64MiB"));
+    assert_eq!(gateway.post("/api/v1/reload", "").await.status, 200);
+    for _ in 0..kept {
+        assert_eq!(gateway.unsigned("/open", &body).await, 200);
+    }
+    app.up().await;
+    app.until("all", |_| app.event_ids().len() == 2 * kept).await;
+}
