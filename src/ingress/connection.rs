@@ -265,6 +265,7 @@ impl<H: Handler> Worker<H> {
                     let mut came = Bytes::new();
                     let step = |cx: &mut Context<'_>, step| match step {
                         Step::Go => next.as_mut().poll(cx).map_ok(|bytes| came = bytes).into(),
+                        Step::Leave if watch.in_head() => Stepped::Goes, // the guard has a part of its first line
                         Step::Leave => Stepped::Done { broken: false },
                     };
                     match drive(step, Rest::Taken, &watch, &self.tasks, &self.edge.metrics).await {
