@@ -96,7 +96,7 @@ impl<H: Handler> Caller<H> {
         }
         if rules.health_path.as_deref() == Some(request.uri().path()) {
             return match asked.method {
-                Method::GET | Method::HEAD => respond::healthy(),
+                Method::GET | Method::HEAD => self.unread(respond::healthy(), &asked),
                 _ => self.turn_away(respond::no_probe(), &asked),
             };
         }
@@ -155,11 +155,15 @@ impl<H: Handler> Caller<H> {
         Inbound { host, head, body: body.boxed() }
     }
 
-    /// What is unread of a body must not be taken for the next request, so such a connection ends.
     fn turn_away(&self, answer: Answer, asked: &Asked) -> Response<Full<Bytes>> {
-        let unread = answer.body_unread && asked.with_body;
-        let mut response = answer.into_response();
-        if unread && asked.version < Version::HTTP_2 {
+        let unread = answer.body_unread;
+        let response = answer.into_response();
+        if unread { self.unread(response, asked) } else { response }
+    }
+
+    /// What is unread of a body must not be taken for the next request, so such a connection ends.
+    fn unread(&self, mut response: Response<Full<Bytes>>, asked: &Asked) -> Response<Full<Bytes>> {
+        if asked.with_body && asked.version < Version::HTTP_2 {
             self.watch.left_unread();
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

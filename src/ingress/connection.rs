@@ -18,7 +18,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt};
 
@@ -169,10 +169,11 @@ impl<H: Handler> Worker<H> {
     }
 
     async fn plain(self, mut stream: Stream, peer: SocketAddr, seat: Arc<Seat>) {
+        let began = Instant::now(); // the head may have begun within the bytes that tell the protocol
         let protocol = timeout(self.rules.limits.header_timeout, Box::pin(sniff(&mut stream)));
         match self.unless_leaving(protocol).await {
             Some(Ok(Some(protocol))) => {
-                let caller = self.caller(peer, Security::Plain, seat);
+                let caller = self.caller(peer, Security::Plain, began, seat);
                 let stream = self.outgoing(stream);
                 self.speak(protocol, stream, caller).await;
             }
@@ -188,7 +189,7 @@ impl<H: Handler> Worker<H> {
             Some(Ok(Ok(stream))) => {
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
                 let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
-                let caller = self.caller(peer, Security::Tls, seat);
+                let caller = self.caller(peer, Security::Tls, Instant::now(), seat);
                 self.speak(protocol, stream, caller).await;
             }
             Some(Err(_elapsed)) => self.edge.metrics.connections().cut_off(CutOff::Handshake),
@@ -224,13 +225,13 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    fn caller(&self, peer: SocketAddr, security: Security, seat: Arc<Seat>) -> Caller<H> {
+    fn caller(&self, peer: SocketAddr, security: Security, began: Instant, seat: Arc<Seat>) -> Caller<H> {
         let Limits { header_timeout, idle_timeout, write_timeout, .. } = self.rules.limits;
         let patience = Patience { head: header_timeout, idle: idle_timeout, write: write_timeout };
         Caller {
             edge: Arc::clone(&self.edge),
             handler: self.handler.clone(),
-            watch: Watch::new(patience, seat),
+            watch: Watch::new(patience, began, seat),
             peer,
             tls: security == Security::Tls,
         }
@@ -268,6 +269,7 @@ impl<H: Handler> Worker<H> {
                     let mut came = Bytes::new();
                     let step = |cx: &mut Context<'_>, step| match step {
                         Step::Go => next.as_mut().poll(cx).map_ok(|bytes| came = bytes).into(),
+                        Step::Leave if watch.in_head() => Stepped::Goes, // the guard has a part of its first line
                         Step::Leave => Stepped::Done { broken: false },
                     };
                     match drive(step, Rest::Taken, &watch, &self.tasks, &self.edge.metrics).await {

@@ -64,13 +64,13 @@ enum Waiting {
 }
 
 impl Watch {
-    /// A connection that should begin its first head now.
-    pub(super) fn new(patience: Patience, seat: Arc<Seat>) -> Arc<Self> {
+    /// A connection whose first head has been due since `began`.
+    pub(super) fn new(patience: Patience, began: Instant, seat: Arc<Seat>) -> Arc<Self> {
         let state = State {
             requests: 0,
             whole: 0,
             waiting: Waiting::Head,
-            since: Instant::now(),
+            since: began,
             leaving_since: None,
             unread: false,
             answers: BTreeMap::new(),
@@ -372,7 +372,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_and_an_idle_time_have_each_their_own_patience() {
         let start = Instant::now();
-        let watch = Watch::new(PATIENCE, lone_seat());
+        let watch = Watch::new(PATIENCE, Instant::now(), lone_seat());
         assert_eq!(watch.deadline(), Some(start + PATIENCE.head), "the first head is due from the start");
         advance(Duration::from_secs(3)).await;
         watch.bytes_came();
@@ -390,7 +390,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_asked_to_leave_has_a_second_after_its_last_request() {
-        let watch = Watch::new(PATIENCE, lone_seat());
+        let watch = Watch::new(PATIENCE, Instant::now(), lone_seat());
         let request = watch.request();
         watch.leave();
         assert_eq!(watch.deadline(), None, "what is under way is finished first");
@@ -405,7 +405,7 @@ mod tests {
         use bytes::Bytes;
         use http_body_util::{BodyExt, Full, StreamBody};
 
-        let watch = Watch::new(PATIENCE, lone_seat());
+        let watch = Watch::new(PATIENCE, Instant::now(), lone_seat());
         let whole = || watch.with(|state| state.whole);
         let pieces =
             || StreamBody::new(futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from("ab")))]));
@@ -426,7 +426,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_has_to_get_on_whatever_else_is_under_way() {
-        let watch = Watch::new(PATIENCE, lone_seat());
+        let watch = Watch::new(PATIENCE, Instant::now(), lone_seat());
         let _request = watch.request();
         let (first, second) = (watch.answer(), watch.answer());
         let start = Instant::now();

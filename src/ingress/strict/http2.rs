@@ -20,7 +20,8 @@ pub(in crate::ingress) fn check<B>(request: &Request<B>, headers_max: usize) -> 
         return Err(Fault::Tunnel);
     }
     target(request.uri(), request.method())?;
-    if !headers.values().all(|value| value.as_bytes().is_ascii()) {
+    // Spaces around a value are no part of it in HTTP/1, and so not for the application (RFC 9113, section 8.2.1).
+    if !headers.values().all(|value| value.as_bytes().is_ascii() && !has_space_around(value.as_bytes())) {
         return Err(Fault::Field);
     }
     if !at_most_one(headers, &CONTENT_LENGTH, |value| value.iter().all(u8::is_ascii_digit)) {
@@ -39,6 +40,10 @@ fn target(target: &Uri, method: &Method) -> Result<(), Fault> {
         return Err(Fault::TargetTooLong);
     }
     if is_path && text.is_ascii() && !text.contains('\\') { Ok(()) } else { Err(Fault::Target) }
+}
+
+fn has_space_around(value: &[u8]) -> bool {
+    matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
 }
 
 /// Whether `name` is missing, or there once with a good value.
@@ -97,6 +102,10 @@ mod tests {
         with("expect", b"200-ok", Err(Fault::Expectation));
         with("content-length", b"+1", Err(Fault::Framing));
         with("x-name", "ü".as_bytes(), Err(Fault::Field));
+        with("x-name", b"a \tb", Ok(()));
+        for around in [&b" a"[..], b"a ", b"\ta", b"a\t", b" "] {
+            with("x-name", around, Err(Fault::Field));
+        }
         check(Method::CONNECT, "https://a/", &[], Err(Fault::Tunnel));
         check(Method::TRACE, "https://a/", &[], Err(Fault::Tunnel));
         check(Method::POST, "https://a/b\\c", &[], Err(Fault::Target));

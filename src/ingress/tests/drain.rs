@@ -58,6 +58,24 @@ async fn a_head_that_is_under_way_is_read_to_its_end_and_answered() {
 }
 
 #[tokio::test]
+async fn a_head_of_which_a_part_of_a_line_has_come_to_a_resting_connection_is_read_to_its_end_and_answered() {
+    let running = Running::start().await;
+    let mut stream = running.connect().await;
+    stream.write_all(&[HEAD, b"\r\n"].concat()).await.unwrap();
+    read_answer(&mut stream).await;
+    tokio::time::sleep(Duration::from_secs(1)).await; // it rests by now
+    let (begin, end) = HEAD.split_at(8);
+    stream.write_all(begin).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    running.tasks.stop();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stream.write_all(&[end, b"\r\n"].concat()).await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert_eq!((status(&answer), header(&answer, "connection")), (200, Some("close")));
+    in_time(running.tasks.ended()).await;
+}
+
+#[tokio::test]
 async fn a_request_on_an_idle_connection_that_is_being_closed_meets_an_end_and_no_reset() {
     let mut running = Running::start().await;
     let mut stream = running.connect().await;

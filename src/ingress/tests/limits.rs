@@ -137,6 +137,18 @@ async fn a_head_that_does_not_end_in_time_is_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_that_begins_like_the_preface_of_http2_wins_no_time() {
+    let running = Running::start().await;
+    let mut stream = running.connect().await;
+    let start = Instant::now();
+    stream.write_all(b"P").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    stream.write_all(b"OST /hooks HTTP/1.1\r\n").await.unwrap();
+    let _ = in_time(stream.read_u8()).await.unwrap_err();
+    assert!(about(start.elapsed(), 10), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_head_on_a_connection_in_use_has_the_same_time() {
     let took = closed_after(b"GET /hooks HTTP/1.1\r\nHost: a\r\n\r\n", 1).await;
     assert!(about(took, 30), "an idle connection: {took:?}");
