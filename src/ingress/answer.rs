@@ -8,9 +8,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST};
+use http::header::{CONNECTION, COOKIE, HOST};
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -139,6 +139,9 @@ impl<H: Handler> Caller<H> {
     fn inbound(&self, request: Request<Incoming>, trusted_proxies: &[IpNet]) -> Inbound {
         let (mut parts, body) = request.into_parts();
         let request = parts.extensions.remove::<Weak<UnderWay>>().unwrap_or_default();
+        if parts.version == Version::HTTP_2 {
+            join_cookies(&mut parts.headers);
+        }
         let body = Arriving::new(body, request);
         let named = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let host: Option<Box<str>> = parts.uri.authority().map(Authority::as_str).or(named).map(Box::from);
@@ -191,6 +194,16 @@ impl<H: Handler> Caller<H> {
     }
 }
 
+/// HTTP/2 may send a `Cookie` in crumbs, and the application gets it over HTTP/1 (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, whole);
+    }
+}
+
 /// What is still to be known of a request once it is handed on.
 struct Asked {
     id: Option<RequestId>,
@@ -212,5 +225,27 @@ impl Asked {
             version: request.version(),
             with_body: !request.body().is_end_stream(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crumbs_of_a_cookie_are_joined_and_nothing_else_is() {
+        let headers = |all: &[(&'static str, &'static str)]| {
+            let pair = |(name, value): &(&'static str, &'static str)| {
+                (http::HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            all.iter().map(pair).collect::<HeaderMap>()
+        };
+        let mut crumbs = headers(&[("cookie", "a=1"), ("x", "1"), ("cookie", "b=2; c=3"), ("x", "2")]);
+        join_cookies(&mut crumbs);
+        assert_eq!(crumbs.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+        assert_eq!(crumbs.get_all("x").iter().count(), 2);
+        let mut one = headers(&[("cookie", "a=1")]);
+        join_cookies(&mut one);
+        assert_eq!(one["cookie"], "a=1");
     }
 }

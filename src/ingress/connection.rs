@@ -391,8 +391,9 @@ where
             if !is_http2 && watch.is_leaving() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            drop(under_way);
-            Ok(answer.map(|body| if is_http2 { Answer::told(body, &watch) } else { Answer::untold(body) }))
+            let answer = answer.map(|body| if is_http2 { Answer::told(body, &watch) } else { Answer::untold(body) });
+            drop(under_way); // once the answer is known of: until it has left the connection is not silent
+            Ok(answer)
         })
     }
 }

@@ -285,6 +285,11 @@ impl Seat {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(*self.standing(), Standing::Silent(_))
+    }
+
     fn leave(&self) {
         self.heard();
         *self.standing() = Standing::Gone;

@@ -27,6 +27,7 @@ pub(super) struct Resumed<IO> {
 
 impl<IO> Resumed<IO> {
     pub(super) fn new(before: Bytes, io: IO, watch: &Arc<Watch>) -> Self {
+        watch.will_tell();
         Self { before, io, watch: Arc::clone(watch) }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,7 +15,6 @@ use super::connection::Worker;
 use super::places::{Place, TooMany};
 use super::socket::{Acceptor, is_of_one_connection};
 use super::stream::Stream;
-use super::watch::LEAVING;
 use super::{Edge, Handler, ProxyProtocol};
 use crate::base::Tasks;
 
@@ -75,10 +74,9 @@ impl<H: Handler> Doors<H> {
             if at_end == AtEnd::Drained {
                 last.extend(acceptor.into_queue().filter_map(Result::ok));
             }
-            let until = Instant::now() + LEAVING;
             for (stream, peer) in last {
-                if let Ok(Ok(place)) = timeout_at(until, doors.place(peer, &door)).await {
-                    doors.admit(stream, peer, place, &door);
+                if let Ok(place) = doors.place(peer, &door).await {
+                    doors.admit(stream, peer, place, &door); // idle ones leave; the grace period ends it otherwise
                 }
             }
             drop(counted);

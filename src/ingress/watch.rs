@@ -55,6 +55,10 @@ struct State {
     answered: u64,
     /// Whether bytes of an answer are yet to be written.
     writes: bool,
+    /// Whether somebody says when they are: HTTP/1, where [`Watch::has_written`] is called.
+    tells: bool,
+    /// Whether an answer was given that is yet to be written.
+    unsent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +80,8 @@ impl Watch {
             answers: BTreeMap::new(),
             answered: 0,
             writes: false,
+            tells: false,
+            unsent: false,
         };
         Arc::new(Self { patience, seat, state: Mutex::new(state) })
     }
@@ -161,7 +167,22 @@ impl Watch {
 
     /// All bytes are written.
     pub(super) fn has_written(&self) {
-        self.with(|state| state.writes = false);
+        self.with(|state| {
+            (state.writes, state.unsent) = (false, false);
+            self.fall_silent(state);
+        });
+    }
+
+    /// From now on somebody says when all bytes are written.
+    pub(super) fn will_tell(&self) {
+        self.with(|state| state.tells = true);
+    }
+
+    /// A connection is silent once all answers to its complete requests have left: cut off before, it would lose one.
+    fn fall_silent(&self, state: &State) {
+        if state.whole == 0 && !state.unsent && state.answers.is_empty() {
+            self.seat.silent();
+        }
     }
 
     /// When the connection may rest: a request was answered, all of the answer has left, and nothing of another one came
@@ -208,9 +229,8 @@ impl Watch {
                 state.since = Instant::now();
             }
             state.whole = state.whole.saturating_sub(usize::from(was_whole));
-            if was_whole && state.whole == 0 {
-                self.seat.silent();
-            }
+            state.unsent |= was_whole && state.tells;
+            self.fall_silent(state);
         });
     }
 
@@ -309,7 +329,10 @@ impl Unread {
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        self.watch.with(|state| state.answers.remove(&self.number));
+        self.watch.with(|state| {
+            state.answers.remove(&self.number);
+            self.watch.fall_silent(state);
+        });
     }
 }
 
@@ -398,6 +421,33 @@ mod tests {
         drop(request);
         assert_eq!(watch.deadline(), Some(Instant::now() + LEAVING));
         assert!(!watch.deserves_notice(), "it had notice");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_silent_once_its_answers_have_left() {
+        let seat = lone_seat();
+        let watch = Watch::new(PATIENCE, Arc::clone(&seat));
+        assert!(seat.is_silent(), "no request is here");
+        watch.will_tell(); // HTTP/1
+        let request = watch.request();
+        assert!(seat.is_silent(), "its body may never come");
+        request.is_whole();
+        watch.has_written(); // what was there before
+        drop(request);
+        assert!(!seat.is_silent(), "its answer is on the way");
+        watch.writes();
+        watch.has_written();
+        assert!(seat.is_silent());
+
+        let seat = lone_seat();
+        let watch = Watch::new(PATIENCE, Arc::clone(&seat));
+        let request = watch.request(); // HTTP/2
+        request.is_whole();
+        let answer = watch.answer();
+        drop(request);
+        assert!(!seat.is_silent());
+        drop(answer);
+        assert!(seat.is_silent());
     }
 
     #[tokio::test]
