@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::Config;
 use super::keys::{self, Given, Key, Kind, Shape};
 use super::reader::{Field, Reader};
-use crate::base::{ByteSize, Rate, parse_duration};
+use crate::base::{ByteSize, Rate, open_regular, parse_duration};
 
 /// What stands where something is secret, or came from outside.
 const STARS: &str = "***";
@@ -330,7 +330,7 @@ fn content(path: &Path) -> String {
     use std::io::Read as _;
     let of_file = |path: &Path| {
         let mut bytes = Vec::new();
-        let file = fs::File::open(path).ok()?;
+        let file = open_regular(path).ok()?;
         file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
         Some(format!("{}={}", path.display(), String::from_utf8_lossy(&bytes)))
     };
