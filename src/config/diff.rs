@@ -284,7 +284,20 @@ fn read(field: &Field<'_>) -> Option<Read> {
         Some(kind) => canonical(kind, &text.value),
         None => text.value.clone(),
     };
-    Some(Read { canonical, shown: if is_private { STARS.to_owned() } else { text.value } })
+    let shown = match key.map(|key| key.kind) {
+        _ if is_private => STARS.to_owned(),
+        Some(Kind::Url) => without_query(&text.value),
+        _ => text.value,
+    };
+    Some(Read { canonical, shown })
+}
+
+/// A query may be a credential: it is not shown of any URL.
+fn without_query(url: &str) -> String {
+    match url.split_once('?') {
+        Some((before, _)) => format!("{before}?{STARS}"),
+        None => url.to_owned(),
+    }
 }
 
 fn joined(open: &str, items: &[Read], close: &str) -> Read {
