@@ -98,6 +98,7 @@ impl<J: Journal> Dispatch<J> {
             not_before: None,
             sources: BTreeSet::new(),
             routing: self.journal.routing(),
+            changes: 0,
         };
         self.tasks.spawn("lane", owner.run());
     }
@@ -126,6 +127,8 @@ struct Owner<J> {
     /// The sources whose routes lead here.
     sources: BTreeSet<Name>,
     routing: watch::Receiver<Arc<Routing>>,
+    /// The changes of the routes up to those.
+    changes: u64,
 }
 
 /// A delivery that is held.
@@ -146,7 +149,7 @@ impl<J: Journal> Owner<J> {
     async fn run(mut self) {
         let stopping = self.stopping.clone();
         let mut look = tokio::time::interval(PAUSE);
-        self.sources = self.routing.borrow_and_update().leading_to(&self.lane.destination);
+        self.rerouted();
         loop {
             self.fetch();
             let wake = self.launch();
@@ -191,10 +194,14 @@ impl<J: Journal> Owner<J> {
     }
 
     /// The routes have changed. If those that lead here have, everything that is not under way is given back to the journal,
-    /// which has all that is known of it, and read again: without what is orphaned now, with what no longer is.
+    /// which has all that is known of it, and read again: without what is orphaned now, with what no longer is. A route that
+    /// went and came back between two looks may have been passed over in between.
     fn rerouted(&mut self) {
-        let sources = self.routing.borrow_and_update().leading_to(&self.lane.destination);
-        if sources == self.sources {
+        let routing = Arc::clone(&self.routing.borrow_and_update());
+        let sources = routing.leading_to(&self.lane.destination);
+        let in_between = routing.changes().saturating_sub(self.changes) > 1;
+        self.changes = routing.changes();
+        if sources == self.sources && !in_between {
             return;
         }
         self.sources = sources;

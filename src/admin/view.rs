@@ -186,6 +186,14 @@ pub struct ConfigProblem {
 }
 
 /// `file:line:column: warning: key: what is wrong; the cure`, as a compiler would say it.
+impl ConfigProblem {
+    /// Whether it keeps the config from being used.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.severity == "error"
+    }
+}
+
 impl std::fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { severity, file, line, column, path, message } = self;

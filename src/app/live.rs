@@ -101,11 +101,12 @@ impl Live {
     }
 
     /// What cannot change while the gateway runs, and yet is different in `config`.
-    fn fixed(&self, config: &Config) -> Vec<ConfigProblem> {
+    pub(super) fn fixed(&self, config: &Config) -> Vec<ConfigProblem> {
         let now = &self.config;
         let checks = [
             ("admin.listen", now.admin.listen == config.admin.listen),
             ("journal.dir", now.journal.dir == config.journal.dir),
+            ("journal.max_size", now.journal.max_size == config.journal.max_size),
             ("log.format", now.log.format == config.log.format),
         ];
         checks.into_iter().filter(|(_, same)| !same).map(|(path, _)| needs_restart(path)).collect()

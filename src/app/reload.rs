@@ -125,12 +125,15 @@ impl Reloader {
         };
         let changes: Vec<ConfigChange> = self.live.config().diff(&config).iter().map(told).collect();
         let applied = wanted == Wanted::Apply;
-        if applied {
+        let mut said: Vec<ConfigProblem> = warnings.iter().map(shown).collect();
+        if !applied {
+            said.extend(self.live.fixed(&config));
+        } else {
             let changed = self.live.change(config).await;
             changed.map_err(|problems| self.refused(wanted, problems))?;
             self.say(cause, &changes, &warnings);
         }
-        Ok(Reloaded { applied, changes, warnings: warnings.iter().map(shown).collect() })
+        Ok(Reloaded { applied, changes, warnings: said })
     }
 
     fn say(&self, cause: Cause, changes: &[ConfigChange], warnings: &[Problem]) {
@@ -152,10 +155,14 @@ impl Reloader {
         let error = "the config cannot be used; the one before stays in force".to_owned();
         if wanted == Wanted::Apply {
             self.metrics.reloaded(ReloadOutcome::Rejected);
-            for problem in &problems {
-                tracing::error!("{problem}");
+            let (errors, warnings): (Vec<_>, Vec<_>) = problems.iter().partition(|problem| problem.is_error());
+            for warning in warnings {
+                tracing::warn!("{warning}");
             }
-            tracing::error!(problems = problems.len(), "{error}");
+            for error in &errors {
+                tracing::error!("{error}");
+            }
+            tracing::error!(problems = errors.len(), "{error}");
         }
         ReloadError::Refused(ConfigProblems { error, problems })
     }

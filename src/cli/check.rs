@@ -1,13 +1,13 @@
 //! `forebay check`: every problem of a config and its presets, with its place and its cure.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 
+use crate::base::open_regular;
 use crate::config::{self, Problem, Problems, Severity};
 
 use super::{doctor, environment};
@@ -83,10 +83,15 @@ pub fn print(problems: &[Problem]) -> std::io::Result<()> {
     }
     let mut texts: HashMap<&str, Option<String>> = HashMap::new();
     for problem in problems {
-        let text = texts.entry(&problem.file).or_insert_with(|| fs::read_to_string(&*problem.file).ok());
+        let text = texts.entry(&problem.file).or_insert_with(|| text(&problem.file));
         writeln!(out, "{}\n", config::render(problem, text.as_deref()))?;
     }
     Ok(())
+}
+
+/// A file's text; none of a pipe, which has given its text already.
+fn text(file: &str) -> Option<String> {
+    io::read_to_string(open_regular(Path::new(file)).ok()?).ok()
 }
 
 fn as_json(problem: &Problem) -> serde_json::Value {
@@ -113,7 +118,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("forebay.yaml");
         for (text, code) in [("shutdown_grace: 5s\n", ExitCode::SUCCESS), ("shutdown_grace: 5\n", ExitCode::from(2))] {
-            fs::write(&file, text).unwrap();
+            std::fs::write(&file, text).unwrap();
             let strict = Args { file: None, connect: false, strict: true, json: false };
             assert_eq!(run(&strict, &file).unwrap(), ExitCode::from(2), "there is a warning");
             for json in [false, true] {

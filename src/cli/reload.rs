@@ -7,7 +7,7 @@ use serde_json::json;
 use super::client::{AdminArgs, Refused};
 use super::events::{finish, json_text};
 use super::text::plain;
-use crate::admin::{self, Reloaded};
+use crate::admin::{self, ConfigProblem, Reloaded};
 
 /// Makes a running gateway read its config again.
 #[derive(Clone, Debug, clap::Args)]
@@ -65,6 +65,7 @@ fn told(Reloaded { applied, changes, warnings }: &Reloaded) -> String {
         (true, 1) => "reloaded; 1 change".to_owned(),
         (true, count) => format!("reloaded; {count} changes"),
         (false, 0) => "the gateway goes by what the file says".to_owned(),
+        (false, _) if warnings.iter().any(ConfigProblem::is_error) => "`forebay reload` refuses this".to_owned(),
         (false, _) => "`forebay reload` puts this in force".to_owned(),
     });
     lines.join("\n") + "\n"

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::Config;
 use super::keys::{self, Given, Key, Kind, Shape};
 use super::reader::{Field, Reader};
-use crate::base::{ByteSize, Rate, parse_duration};
+use crate::base::{ByteSize, Rate, open_regular, parse_duration};
 
 /// What stands where something is secret, or came from outside.
 const STARS: &str = "***";
@@ -284,7 +284,20 @@ fn read(field: &Field<'_>) -> Option<Read> {
         Some(kind) => canonical(kind, &text.value),
         None => text.value.clone(),
     };
-    Some(Read { canonical, shown: if is_private { STARS.to_owned() } else { text.value } })
+    let shown = match key.map(|key| key.kind) {
+        _ if is_private => STARS.to_owned(),
+        Some(Kind::Url) => without_query(&text.value),
+        _ => text.value,
+    };
+    Some(Read { canonical, shown })
+}
+
+/// A query may be a credential: it is not shown of any URL.
+fn without_query(url: &str) -> String {
+    match url.split_once('?') {
+        Some((before, _)) => format!("{before}?{STARS}"),
+        None => url.to_owned(),
+    }
 }
 
 fn joined(open: &str, items: &[Read], close: &str) -> Read {
@@ -330,7 +343,7 @@ fn content(path: &Path) -> String {
     use std::io::Read as _;
     let of_file = |path: &Path| {
         let mut bytes = Vec::new();
-        let file = fs::File::open(path).ok()?;
+        let file = open_regular(path).ok()?;
         file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
         Some(format!("{}={}", path.display(), String::from_utf8_lossy(&bytes)))
     };

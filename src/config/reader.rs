@@ -5,6 +5,8 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::{open_at_once, open_regular};
+
 use super::expand::Env;
 use super::problems::{Problem, Severity};
 use super::tree::{self, FileId, Node, Place};
@@ -62,7 +64,10 @@ impl<'r> Reader<'r> {
     /// The tree of the config at `path`; none, and a problem, where there is none.
     pub fn open(&self, path: &Path) -> Option<Node> {
         let file = self.file(&path.display().to_string(), path.parent().unwrap_or(Path::new("")));
-        match self.read(path, tree::FILE_BYTES_MAX) {
+        self.touch(path);
+        // It may come through a pipe, as from a shell's `<(…)`.
+        let text = open_at_once(path).map_err(unreadable).and_then(|file| text(file, tree::FILE_BYTES_MAX));
+        match text {
             Ok(text) => self.tree(file, &text),
             Err(why) => {
                 let cure = if why.place == Place::default() { "" } else { "; save it as UTF-8" };
@@ -160,16 +165,22 @@ impl Display for Unreadable {
     }
 }
 
-/// The text of a file of at most `limit_bytes`.
+/// The text of a regular file of at most `limit_bytes`.
 pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<String, Unreadable> {
+    text(open_regular(path).map_err(unreadable)?, limit_bytes)
+}
+
+fn unreadable(error: std::io::Error) -> Unreadable {
+    Unreadable { message: plain(&error), place: Place::default() }
+}
+
+fn text(file: std::fs::File, limit_bytes: u64) -> Result<String, Unreadable> {
     use std::io::Read;
-    let failed = |message: String| Unreadable { message, place: Place::default() };
-    let io = |error: std::io::Error| failed(plain(&error));
-    let file = std::fs::File::open(path).map_err(io)?;
     let mut bytes = Vec::new();
-    file.take(limit_bytes + 1).read_to_end(&mut bytes).map_err(io)?;
+    file.take(limit_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > limit_bytes {
-        return Err(failed(format!("it is larger than {}", crate::base::ByteSize(limit_bytes))));
+        let message = format!("it is larger than {}", crate::base::ByteSize(limit_bytes));
+        return Err(Unreadable { message, place: Place::default() });
     }
     String::from_utf8(bytes).map_err(|error| {
         let text = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();

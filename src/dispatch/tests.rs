@@ -18,6 +18,7 @@ fn owner(dir: &std::path::Path) -> Owner<LogJournal> {
     Owner {
         routing: journal.routing(),
         sources: BTreeSet::new(),
+        changes: 0,
         journal,
         lane: Lane { destination: name.clone(), slot: 0, epoch: 1 },
         line: None,
@@ -132,6 +133,12 @@ async fn when_its_routes_change_an_owner_gives_back_what_is_not_under_way_and_re
     owner.journal.set_routes(routes("shop").with(Name::new("other").unwrap(), [])).await.unwrap();
     owner.rerouted();
     assert_eq!(owner.cursor, Position(9), "what leads elsewhere is no concern of this one");
+
+    for source in ["other", "shop"] {
+        owner.journal.set_routes(routes(source)).await.unwrap();
+    }
+    owner.rerouted();
+    assert_eq!(owner.cursor, Position::START, "something may have been read while its route was gone");
 
     // It was given again while it was under way: its route had gone, and is back.
     owner.hold(waiting(1, None));

@@ -5,6 +5,7 @@
 //! makes for itself, for each door anew whenever its certificates are read, and changes every six hours: a worker need not
 //! have seen the session, none is kept, and what a former `client_ca` let in is not let in by them.
 
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,10 +15,14 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoClientAuth, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use super::{CertificateFiles, Tls};
+use crate::base::{ByteSize, open_regular};
+
+/// The largest file of certificates; those of all public authorities together are a tenth of it.
+const PEM_BYTES_MAX: ByteSize = ByteSize(4 << 20);
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,11 +94,34 @@ fn clients_of(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn Cli
 /// HTTP/2's name in ALPN.
 pub(super) const H2: &[u8] = b"h2";
 
+/// The certificates in a PEM file, if any.
+///
+/// # Errors
+/// [`pem::Error`] for a file that cannot be read, or is not PEM.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+    CertificateDer::pem_reader_iter(open(path)?).collect()
+}
+
+/// The private key in a PEM file.
+///
+/// # Errors
+/// [`pem::Error`] for a file that cannot be read, is not PEM, or has none.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, pem::Error> {
+    PrivateKeyDer::from_pem_reader(open(path)?)
+}
+
+fn open(path: &Path) -> Result<impl io::BufRead, pem::Error> {
+    let file = open_regular(path).map_err(pem::Error::Io)?;
+    if file.metadata().map_err(pem::Error::Io)?.len() > PEM_BYTES_MAX.0 {
+        let error = io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {PEM_BYTES_MAX}"));
+        return Err(pem::Error::Io(error));
+    }
+    Ok(BufReader::new(file.take(PEM_BYTES_MAX.0)))
+}
+
 /// The certificates in a file, at least one.
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| file(path, &error))?;
+    let chain = certificates(path).map_err(|error| file(path, &error))?;
     if chain.is_empty() {
         let why = "there is no `BEGIN CERTIFICATE` in it".to_owned();
         return Err(TlsError::File { path: path.to_owned(), why });
@@ -103,7 +131,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 
 fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = chain(&files.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| file(&files.key, &error))?;
+    let key = private_key(&files.key).map_err(|error| file(&files.key, &error))?;
     let pair = CertifiedKey::from_der(chain, key, provider).and_then(|key| {
         key.end_entity_cert().and_then(ParsedCertificate::try_from)?;
         Ok(Arc::new(key))
@@ -117,10 +145,10 @@ fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Arc<Certi
     })
 }
 
-fn file(path: &Path, error: &rustls_pki_types::pem::Error) -> TlsError {
+fn file(path: &Path, error: &pem::Error) -> TlsError {
     let why = match error {
-        rustls_pki_types::pem::Error::Io(error) => format!("cannot be read: {error}"),
-        rustls_pki_types::pem::Error::NoItemsFound => "there is no unencrypted PEM private key in it".to_owned(),
+        pem::Error::Io(error) => format!("cannot be read: {error}"),
+        pem::Error::NoItemsFound => "there is no unencrypted PEM private key in it".to_owned(),
         other => format!("is not PEM: {other}"),
     };
     TlsError::File { path: path.to_owned(), why }

@@ -426,7 +426,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_silent_once_its_answers_have_left() {
         let seat = lone_seat();
-        let watch = Watch::new(PATIENCE, Arc::clone(&seat));
+        let watch = Watch::new(PATIENCE, Arc::clone(&seat), Instant::now());
         assert!(seat.is_silent(), "no request is here");
         watch.will_tell(); // HTTP/1
         let request = watch.request();
@@ -440,7 +440,7 @@ mod tests {
         assert!(seat.is_silent());
 
         let seat = lone_seat();
-        let watch = Watch::new(PATIENCE, Arc::clone(&seat));
+        let watch = Watch::new(PATIENCE, Arc::clone(&seat), Instant::now());
         let request = watch.request(); // HTTP/2
         request.is_whole();
         let answer = watch.answer();

@@ -59,6 +59,8 @@ pub struct Routing {
     routes: Option<Routes>,
     /// Routes that deliveries were made for and that are gone: source, destination, and when they went.
     gone: BTreeMap<(Name, Name), UnixMillis>,
+    /// How often they have changed.
+    changes: u64,
 }
 
 impl Routing {
@@ -68,7 +70,21 @@ impl Routing {
     /// The config's `routes`, beside which those of `gone` were there until then.
     #[must_use]
     pub fn new(routes: Routes, gone: BTreeMap<(Name, Name), UnixMillis>) -> Self {
-        Self { routes: Some(routes), gone }
+        Self { routes: Some(routes), gone, changes: 0 }
+    }
+
+    /// The same, after those of `before`.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        self.changes = before.changes;
+        self.changes += u64::from(self != *before);
+        self
+    }
+
+    /// How often they have changed: whoever looks now and then sees by it whether there were others between.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The routes of the config; none while nobody has said which they are.

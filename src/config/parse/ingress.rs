@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::pem;
 
 use crate::base::ByteSize;
 use crate::config::reader::{Field, Map, plain};
-use crate::ingress::tls::{TlsError, server_config};
+use crate::ingress::tls::{TlsError, certificates, private_key, server_config};
 use crate::ingress::{Address, CertificateFiles, Inherited, Limits, Listen, ProxyProtocol, Settings, Tls};
 
 use super::values;
@@ -163,13 +162,13 @@ fn certificate(field: &Field<'_>) -> Option<(CertificateFiles, Option<PathBuf>)>
         }
     }
     let files = CertificateFiles { cert: map.file("cert")?, key: map.file("key")? };
-    let chain = CertificateDer::pem_file_iter(&files.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = certificates(&files.cert);
     let no_chain = match chain {
         Ok(chain) if chain.is_empty() => Some("has no certificate in it".to_owned()),
         Ok(_) => None,
         Err(error) => Some(unusable(&error)),
     };
-    let no_key = PrivateKeyDer::from_pem_file(&files.key).err();
+    let no_key = private_key(&files.key).err();
     let both_read = no_chain.is_none() && no_key.is_none();
     if let Some((why, at)) = no_chain.zip(map.get("cert")) {
         at.error(format!("the file {why}; name a PEM file with the chain, leaf first"));

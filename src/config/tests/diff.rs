@@ -152,3 +152,11 @@ fn a_file_that_says_something_else_is_a_change() {
     );
     assert_eq!(told(&old), "", "where a source stands makes no difference");
 }
+
+#[test]
+fn of_a_url_the_query_is_not_shown() {
+    let url = "http://127.0.0.1:3000/hooks";
+    let with = |query: &str| changed(url, &format!("\"{url}{query}\""));
+    check(&with("?key=hunter2"), &with("?key=hunter3"), "~ destination app: url changed\n");
+    check(&with(""), &with("?key=hunter3"), &format!("~ destination app: url {url} -> {url}?***\n"));
+}

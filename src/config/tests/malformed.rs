@@ -124,6 +124,37 @@ fn a_file_that_is_not_text_or_not_there_is_a_problem() {
     assert!(said(&path).ends_with("it is larger than 4MiB"));
 }
 
+/// A read of any of them would never end.
+#[test]
+fn a_pipe_or_a_device_is_no_file_of_a_config() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("forebay.yaml");
+    let pipe = dir.path().join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let pair = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("c.pem"), pair.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("k.pem"), pair.signing_key.serialize_pem()).unwrap();
+    for odd in ["pipe", "/dev/zero"] {
+        for text in [
+            format!("admin: {{ token: {{ file: {odd} }} }}"),
+            format!("include: {odd}"),
+            format!("ingress: {{ tls: {{ cert: {odd}, key: k.pem }} }}"),
+            format!("ingress: {{ tls: {{ cert: c.pem, key: {odd} }} }}"),
+            format!("ingress: {{ tls: {{ cert: c.pem, key: k.pem, client_ca: {odd} }} }}"),
+        ] {
+            std::fs::write(&path, &text).unwrap();
+            let said = load(&path, &env).unwrap_err().to_string();
+            assert!(said.contains("it is a pipe or a device"), "{text}: {said}");
+        }
+    }
+    std::fs::write(dir.path().join("big.pem"), "x".repeat(5 << 20)).unwrap();
+    std::fs::write(&path, "ingress: { tls: { cert: big.pem, key: k.pem } }").unwrap();
+    let said = load(&path, &env).unwrap_err().to_string();
+    assert!(said.contains("it is larger than 4MiB"), "{said}");
+    assert!(load(&pipe, &env).unwrap_err().to_string().contains("the file is empty"));
+}
+
 #[test]
 fn an_empty_file_is_a_mistake_and_an_empty_mapping_a_config_of_defaults() {
     for text in ["", "# nothing\n", "---\n", "~\n"] {

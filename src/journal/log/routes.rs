@@ -137,7 +137,7 @@ impl Table {
                 gone.insert(key, since);
             }
         }
-        let routing = Routing::new(routes, gone);
+        let routing = Routing::new(routes, gone).after(&self.watch.borrow());
         for route in &mut self.routes {
             route.stands(&known, &routing);
         }

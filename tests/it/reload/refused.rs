@@ -27,7 +27,10 @@ async fn a_rejected_reload_changes_nothing_and_says_where_and_what() {
     assert!(said.contains("forebay.yaml:") && said.contains("`retry`") && said.contains("stays in force"), "{said}");
     gateway.signal("HUP").await;
     gateway.until_metric("forebay_config_reloads_total{outcome=\"rejected\"}", 3.0).await;
-    assert!(gateway.log().iter().any(|line| line.contains("destinations.app.retyr")), "{:#?}", gateway.log());
+    let level = |part: &str| gateway.log().iter().find(|line| line.contains(part)).map(|line| line.contains("ERROR"));
+    assert_eq!(level("destinations.app.retyr"), Some(true), "{:#?}", gateway.log());
+    let refusals = gateway.log().iter().filter(|line| line.contains("stays in force")).cloned().collect::<Vec<_>>();
+    assert!(refusals.iter().all(|line| line.contains("\"problems\":2")), "warnings are none: {refusals:#?}");
     assert_eq!(gateway.unsigned("/open", b"still there").await, 200);
     assert_eq!(gateway.get("/readyz").await.status, 200);
     app.until("it", |seen| seen.iter().any(|seen| seen.body == "still there")).await;
@@ -44,6 +47,7 @@ async fn what_cannot_change_at_run_time_is_refused_by_name() {
     let good = std::fs::read_to_string(gateway.config()).unwrap();
     for (from, to, key) in [
         ("/data", "/elsewhere", "journal.dir"),
+        ("256MiB", "128MiB", "journal.max_size"),
         ("format: json", "format: text", "log.format"),
         ("admin: { listen: 127.0.0.1:0 }", "admin: { listen: 127.0.0.2:0 }", "admin.listen"),
     ] {
@@ -53,6 +57,11 @@ async fn what_cannot_change_at_run_time_is_refused_by_name() {
         let problem = &refused.json()["problems"][0];
         assert_eq!(problem["path"], key);
         assert!(problem["message"].as_str().unwrap().contains("restart"), "{problem}");
+
+        let compared = command().args(["diff", "--admin", &gateway.admin]).output().await.unwrap();
+        let said = String::from_utf8_lossy(&compared.stdout);
+        assert!(said.contains(&format!("\n{key}: cannot change")), "{said}");
+        assert!(said.ends_with("`forebay reload` refuses this\n"), "{said}");
     }
 }
 
