@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Clock, Name, Tasks, UnixMillis};
-use crate::deliver::{self, Asked, Keep, Outbound, Patience, Target, Targets, Turn};
+use crate::deliver::{self, Asked, Keep, Outbound, Patience, Target, Targets, Turn, Way};
 use crate::event::{AttemptReason, DeadReason, DeliveryId};
 use crate::journal::{
     Journal, JournalError, Lane, Pending, PendingBatch, Position, Routing, Settled, Verdict, once_there_is_room,
@@ -99,6 +99,8 @@ impl<J: Journal> Dispatch<J> {
             sources: BTreeSet::new(),
             routing: self.journal.routing(),
             changes: 0,
+            way: target.way(),
+            ways: target.ways(),
         };
         self.tasks.spawn("lane", owner.run());
     }
@@ -129,6 +131,9 @@ struct Owner<J> {
     routing: watch::Receiver<Arc<Routing>>,
     /// The changes of the routes up to those.
     changes: u64,
+    /// The way to the destination by which what waits was told how long.
+    way: Arc<Way>,
+    ways: watch::Receiver<Arc<Way>>,
 }
 
 /// A delivery that is held.
@@ -159,6 +164,7 @@ impl<J: Journal> Owner<J> {
                 Some(ended) = self.under_way.next() => if self.ended(ended).is_lost() { return },
                 turn = granted(&mut self.line) => self.turn = turn,
                 Ok(()) = self.routing.changed() => self.rerouted(),
+                Ok(()) = self.ways.changed() => self.another_way(),
                 fetched = fetched(&mut self.fetching) => if self.fetched(fetched).is_lost() { return },
                 () = tokio::time::sleep_until(wake) => self.wake(),
                 _ = look.tick() => self.look(),
@@ -211,6 +217,21 @@ impl<J: Journal> Owner<J> {
         }
         self.fetching = None;
         self.cursor = Position::START;
+    }
+
+    /// The config has changed the way to the destination. Nothing waits longer than it says now; and what failed at another
+    /// address need not wait for this one.
+    fn another_way(&mut self) {
+        let way = Arc::clone(&self.ways.borrow_and_update());
+        let policy = &way.destination.retry;
+        let moved = way.destination.url != self.way.destination.url;
+        let longest = if moved { Duration::ZERO } else { policy.max.max(policy.retry_after_max) };
+        let latest = Instant::now() + longest;
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        self.waiting = waiting
+            .map(|Reverse(Waiting { until, pending })| Reverse(Waiting { until: until.min(latest), pending }))
+            .collect();
+        self.way = way;
     }
 
     /// Takes a delivery in. The journal may give one twice: the second is only remembered.

@@ -106,7 +106,6 @@ impl Live {
         let checks = [
             ("admin.listen", now.admin.listen == config.admin.listen),
             ("journal.dir", now.journal.dir == config.journal.dir),
-            ("journal.max_size", now.journal.max_size == config.journal.max_size),
             ("log.format", now.log.format == config.log.format),
         ];
         checks.into_iter().filter(|(_, same)| !same).map(|(path, _)| needs_restart(path)).collect()

@@ -7,7 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -24,7 +23,7 @@ pub struct Target {
     pub name: Name,
     /// What is counted of it.
     pub metrics: Arc<DestinationMetrics>,
-    way: ArcSwap<Way>,
+    way: watch::Sender<Arc<Way>>,
     turns: Mutex<Turns>,
     in_hand: Mutex<HashMap<DeliveryId, watch::Receiver<Option<Verdict>>>>,
 }
@@ -120,7 +119,7 @@ impl Target {
         let breaker = Breaker::new(way.destination.breaker, way.destination.concurrency);
         Self {
             name: way.destination.name.clone(),
-            way: ArcSwap::from_pointee(way),
+            way: watch::Sender::new(Arc::new(way)),
             turns: Mutex::new(Turns {
                 breaker,
                 pause,
@@ -137,7 +136,12 @@ impl Target {
 
     /// The way there, by the present config.
     pub fn way(&self) -> Arc<Way> {
-        self.way.load_full()
+        Arc::clone(&self.way.borrow())
+    }
+
+    /// The way there from one config to the next, for whoever has deliveries that wait.
+    pub fn ways(&self) -> watch::Receiver<Arc<Way>> {
+        self.way.subscribe()
     }
 
     /// Goes another way from now on. Attempts under way keep to theirs; whoever waits for a turn asks again.
@@ -145,7 +149,8 @@ impl Target {
         let mut turns = self.turns();
         turns.breaker.change(way.destination.breaker, way.destination.concurrency);
         turns.place = Place::Taken;
-        self.way.store(Arc::new(way.after(&self.way.load())));
+        let way = way.after(&self.way());
+        self.way.send_replace(Arc::new(way));
         turns.send_away();
     }
 
@@ -157,7 +162,7 @@ impl Target {
     }
 
     fn concurrency(&self) -> usize {
-        self.way.load().destination.concurrency
+        self.way.borrow().destination.concurrency
     }
 
     /// Asks for a turn, and spends one of the destination's rate with it.
@@ -219,7 +224,7 @@ impl Target {
 
     /// Spends one of the destination's rate; false, and noted for the line, if there is none.
     fn take_rate(&self, turns: &mut Turns, now: Instant) -> bool {
-        let way = self.way.load();
+        let way = self.way();
         let wait = way.limiter.as_ref().and_then(|limiter| limiter.try_take().err());
         turns.rate_at = wait.map(|wait| now + wait);
         wait.is_none()

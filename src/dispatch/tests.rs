@@ -15,7 +15,11 @@ fn owner(dir: &std::path::Path) -> Owner<LogJournal> {
     let settings = Settings { dir: dir.to_owned(), max_size: ByteSize(64 << 20), retention: Retention::default() };
     let metrics = Metrics::new("test");
     let journal = LogJournal::open(&settings, Arc::clone(&clock), metrics.clone()).unwrap();
+    let way = Way::new(destination).unwrap();
+    let target = Arc::new(Target::new(way, metrics.destination(&name), Pause::Resumed));
     Owner {
+        way: target.way(),
+        ways: target.ways(),
         routing: journal.routing(),
         sources: BTreeSet::new(),
         changes: 0,
@@ -23,7 +27,7 @@ fn owner(dir: &std::path::Path) -> Owner<LogJournal> {
         lane: Lane { destination: name.clone(), slot: 0, epoch: 1 },
         line: None,
         turn: None,
-        target: Arc::new(Target::new(Way::new(destination).unwrap(), metrics.destination(&name), Pause::Resumed)),
+        target,
         clock,
         stopping: CancellationToken::new(),
         tasks: Tasks::new(),
@@ -144,4 +148,26 @@ async fn when_its_routes_change_an_owner_gives_back_what_is_not_under_way_and_re
     owner.hold(waiting(1, None));
     owner.ended(Ended { pending: waiting(1, None), result: Err(JournalError::Orphaned) });
     assert_eq!((owner.held.len(), owner.ready.len()), (1, 1));
+}
+
+/// What waits for an application that has moved, or whose waits became shorter, does not wait as it was told before.
+#[tokio::test(start_paused = true)]
+async fn what_waits_goes_by_the_new_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut owner = owner(dir.path());
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    owner.hold(waiting(1, Some(NOW.plus(minutes(1)))));
+    owner.hold(waiting(2, Some(NOW.plus(minutes(50)))));
+    let began = Instant::now();
+    let mut waits = |url: &str, longest: Duration| {
+        let retry = deliver::RetryPolicy { max: longest, retry_after_max: longest, ..Default::default() };
+        owner.target.go(Way::new(Destination { retry, ..Destination::at(url) }).unwrap());
+        owner.another_way();
+        let mut waits: Vec<_> = owner.waiting.iter().map(|Reverse(waiting)| waiting.until - began).collect();
+        waits.sort();
+        waits
+    };
+    assert_eq!(waits("http://127.0.0.1:9/", minutes(60)), [minutes(1), minutes(50)]);
+    assert_eq!(waits("http://127.0.0.1:9/", minutes(5)), [minutes(1), minutes(5)]);
+    assert_eq!(waits("http://127.0.0.1:10/", minutes(60)), [minutes(0); 2]);
 }

@@ -321,6 +321,11 @@ pub(super) mod tests {
         places(1, 1).take(None).unwrap().unwrap().seat()
     }
 
+    /// The place in a table of its own.
+    pub(in crate::ingress) fn lone_place() -> Place {
+        places(1, 1).take(None).unwrap().unwrap()
+    }
+
     fn client(ip: &str) -> Option<ClientKey> {
         Some(ClientKey::of(ip.parse().unwrap()))
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{Either, Full};
@@ -183,9 +183,7 @@ pub(super) fn no_probe() -> Answer {
 
 /// What a sender is told after a panic in its request.
 pub(super) fn panicked() -> Response<Full<Bytes>> {
-    let mut response = Answer::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error").into_response();
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close")); // its body may be unread
-    response
+    Answer::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error").into_response()
 }
 
 fn too_large() -> Answer {

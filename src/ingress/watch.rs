@@ -387,7 +387,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::ingress::places::tests::lone_seat;
+    use crate::ingress::places::tests::{lone_place, lone_seat};
 
     const PATIENCE: Patience =
         Patience { head: Duration::from_secs(10), idle: Duration::from_secs(30), write: Duration::from_secs(7) };
@@ -425,8 +425,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_silent_once_its_answers_have_left() {
-        let seat = lone_seat();
-        let watch = Watch::new(PATIENCE, Arc::clone(&seat), Instant::now());
+        let place = lone_place();
+        let seat = place.seat();
+        let watch = Watch::new(PATIENCE, Instant::now(), Arc::clone(&seat));
         assert!(seat.is_silent(), "no request is here");
         watch.will_tell(); // HTTP/1
         let request = watch.request();
@@ -439,8 +440,9 @@ mod tests {
         watch.has_written();
         assert!(seat.is_silent());
 
-        let seat = lone_seat();
-        let watch = Watch::new(PATIENCE, Arc::clone(&seat), Instant::now());
+        let place = lone_place();
+        let seat = place.seat();
+        let watch = Watch::new(PATIENCE, Instant::now(), Arc::clone(&seat));
         let request = watch.request(); // HTTP/2
         request.is_whole();
         let answer = watch.answer();
