@@ -253,8 +253,9 @@ impl Gateway {
         }
         let live = Live::new(config, endpoints, parts);
         let seen = Seen::default().only(&files); // as nobody looked before it was read, it is read once more
-        let reloader = Reloader { live, load, watch, seen, hangup, asks: asked, metrics };
-        work.spawn("reload", reloader.run(edge.stopping()));
+        let stopping = edge.stopping(); // before delivery stops
+        let reloader = Reloader { live, load, watch, seen, hangup, asks: asked, metrics, stopping };
+        work.spawn("reload", reloader.run());
         Ok(Self { addresses, journal, edge, work, admin, stop_admin, draining, grace: grace_now, terminate, interrupt })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::files::Seen;
@@ -20,6 +20,9 @@ use crate::telemetry::{Metrics, ReloadOutcome};
 /// Between two looks at the files. A change is taken up once two looks in a row see the same, so that a file is not
 /// read while it is being written.
 const LOOK_EVERY: Duration = Duration::from_millis(400);
+
+/// For reading the config and all that it names.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Questions that may wait for the one before them.
 const ASKS: usize = 16;
@@ -60,6 +63,8 @@ pub(super) struct Reloader {
     pub(super) hangup: Signal,
     pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) metrics: Metrics,
+    /// The gateway shuts down: what is in force stays.
+    pub(super) stopping: CancellationToken,
 }
 
 /// A way to ask the reloader, and its end of it.
@@ -76,8 +81,9 @@ pub(super) async fn ask(asks: &mpsc::Sender<Ask>, wanted: Wanted) -> Result<Relo
 }
 
 impl Reloader {
-    /// Runs until `stopping`.
-    pub(super) async fn run(mut self, stopping: CancellationToken) {
+    /// Runs until it is to stop.
+    pub(super) async fn run(mut self) {
+        let stopping = self.stopping.clone();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut changed = None;
@@ -107,15 +113,17 @@ impl Reloader {
 
     async fn reload(&mut self, wanted: Wanted, cause: Cause) -> Result<Reloaded, ReloadError> {
         let (seen, load) = (self.seen.again(), Arc::clone(&self.load));
-        // A config that makes its reader panic must not take the gateway down either.
-        let loaded = tokio::task::spawn_blocking(move || load()).await;
-        let Reading { outcome, files } = loaded.unwrap_or_else(|_panic| Reading {
-            outcome: Err(Problems::of_file(
-                "the config",
-                "reading it failed; this is a defect of forebay: please report it",
-            )),
-            files: seen.files(),
-        });
+        // A config that makes its reader panic, or a disk that does not answer, must not take the gateway down either.
+        let reading = timeout(LOAD_TIMEOUT, tokio::task::spawn_blocking(move || load()));
+        let Some(read) = self.stopping.run_until_cancelled(reading).await else { return Err(ReloadError::Ending) };
+        let failed = |why: &str| Reading { outcome: Err(Problems::of_file("the config", why)), files: seen.files() };
+        let Reading { outcome, files } = match read {
+            Ok(Ok(reading)) => reading,
+            Ok(Err(_panic)) => failed("reading it failed; this is a defect of forebay: please report it"),
+            Err(_elapsed) => {
+                failed("reading it takes too long; look at the disk that it and the files it names are on")
+            }
+        };
         if wanted == Wanted::Apply {
             self.seen = seen.only(&files);
         }

@@ -97,7 +97,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let Reading { outcome, files } = load();
             match outcome {
                 Ok((config, warnings)) => {
-                    let watch = if args.no_watch { Watch::Off } else { Watch::Files };
+                    // What comes through a pipe can be read but once.
+                    let watch = if args.no_watch || !path.is_file() { Watch::Off } else { Watch::Files };
                     serve::run(config, &warnings, Origin { files, load, watch })
                 }
                 Err(problems) => {

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Mutex;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -38,10 +39,15 @@ fn path(address: &Address) -> &Path {
     path
 }
 
-/// An address that is free, as a configured one.
+/// An address that nobody listens on, as a configured one. A socket that never listens keeps it from all who ask for any.
 fn free() -> Address {
-    let socket = std::net::TcpListener::bind(LOOPBACK).unwrap();
-    socket.local_addr().unwrap().into()
+    static KEPT: Mutex<Vec<socket2::Socket>> = Mutex::new(Vec::new());
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&LOOPBACK.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    KEPT.lock().unwrap().push(socket);
+    address.into()
 }
 
 async fn connect(address: &Address) -> std::io::Result<TcpStream> {

@@ -27,8 +27,8 @@ impl Gateway {
 #[tokio::test]
 async fn addresses_come_and_go_and_connections_stay() {
     let app = FakeApp::start().await;
-    let gateway = Gateway::start(&open_to(&app.url())).await;
-    let old = gateway.ingress.strip_prefix("http://").unwrap().to_owned();
+    let old = reserve(); // bound by us, and never listened on: SO_REUSEADDR lets the gateway have it
+    let gateway = Gateway::start_with(&format!("listen: \"{old}\""), &open_to(&app.url())).await;
     let mut connection = KeepAlive::open(&gateway).await;
     connection.begin("/open", "", "1").await;
     assert_eq!(connection.finish("1").await, 200);
@@ -42,7 +42,7 @@ async fn addresses_come_and_go_and_connections_stay() {
     let problem = refused.json()["problems"][0].clone();
     assert!(problem["path"] == "ingress.listen" && problem.to_string().contains("another program"), "{problem}");
 
-    let new = reserve(); // bound by us, and never listened on: SO_REUSEADDR lets the gateway have it
+    let new = reserve();
     let ingress = format!("ingress: {{ listen: \"{new}\" }}");
     gateway.reload_ingress(&ingress, &open_to(&app.url())).await;
     let mut elsewhere = KeepAlive(TcpStream::connect(new).await.unwrap());
@@ -51,7 +51,7 @@ async fn addresses_come_and_go_and_connections_stay() {
     connection.begin("/open", "", "3").await;
     assert_eq!(connection.finish("3").await, 200, "a connection outlives the address it came by");
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while TcpStream::connect(&old).await.is_ok() {
+    while TcpStream::connect(old).await.is_ok() {
         assert!(tokio::time::Instant::now() < deadline, "the old address is still there");
         tokio::task::yield_now().await;
     }
