@@ -8,6 +8,9 @@ use tokio::time::Instant;
 /// A connection ends after this, whatever its client does: slow readers must not shut the operator out.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Answers from this age on tell the client that they are the connection's last, so that none is cut off in the middle.
+const LAST_ANSWERS: Duration = Duration::from_secs(240);
+
 /// What a tail gave and the client has not made room for within this time was given to nobody.
 const STALLED: Duration = Duration::from_secs(30);
 
@@ -46,6 +49,11 @@ impl Pulse {
         *self.state() = State::Short(Instant::now());
     }
 
+    /// Whether the answer that is given now should be the connection's last.
+    pub(super) fn is_old(&self) -> bool {
+        matches!(*self.state(), State::Short(since) if since.elapsed() >= LAST_ANSWERS)
+    }
+
     /// Waits until the connection has to go.
     pub(super) async fn stopped(self) {
         loop {
@@ -81,6 +89,13 @@ mod tests {
         let pulse = Pulse::new();
         assert!(!stops_within(&pulse, just_before).await);
         assert!(stops_within(&pulse, just_after).await, "an ordinary connection");
+
+        let pulse = Pulse::new();
+        tokio::time::advance(LAST_ANSWERS - Duration::from_millis(1)).await;
+        assert!(!pulse.is_old());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(pulse.is_old());
+        assert!(!stops_within(&pulse, Duration::from_secs(59)).await, "there is time for that answer");
 
         let pulse = Pulse::new();
         for _ in 0..100 {

@@ -1,12 +1,14 @@
 //! The listener of the private side: HTTP/1.1, few connections, each with an end.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -81,7 +83,14 @@ impl Server {
             let service = service_fn(move |mut request: Request<Incoming>| {
                 waiting.heard();
                 request.extensions_mut().insert(beating.clone());
-                router.call(request)
+                let (answer, beating) = (router.call(request), beating.clone());
+                async move {
+                    let mut answer = answer.await?;
+                    if beating.is_old() {
+                        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, Infallible>(answer)
+                }
             });
             let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
             let ended = ended.clone();

@@ -244,7 +244,10 @@ impl AdminClient {
         let message = match (status, said) {
             (StatusCode::UNAUTHORIZED, _) => {
                 let token = if self.authorization.is_some() { "does not take this token" } else { "wants a token" };
-                format!("{} {token}; set FOREBAY_ADMIN_TOKEN to the config's admin.token", self.base)
+                format!(
+                    "{} {token}; set FOREBAY_ADMIN_TOKEN to the config's admin.token, or to the one of before while that is not reloaded",
+                    self.base
+                )
             }
             (_, Ok(error)) => error,
             (_, Err(_)) => format!("{} answered {status}; is it the gateway's admin address?", self.base),
