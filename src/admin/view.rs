@@ -185,7 +185,6 @@ pub struct ConfigProblem {
     pub message: String,
 }
 
-/// `file:line:column: warning: key: what is wrong; the cure`, as a compiler would say it.
 impl ConfigProblem {
     /// Whether it keeps the config from being used.
     #[must_use]
@@ -194,6 +193,7 @@ impl ConfigProblem {
     }
 }
 
+/// `file:line:column: warning: key: what is wrong; the cure`, as a compiler would say it.
 impl std::fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { severity, file, line, column, path, message } = self;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::admit::Budget;
-use crate::base::{ByteSize, Name};
+use crate::base::Name;
 use crate::config::Config;
 use crate::deliver::{Destination, Target, Targets, Way};
 use crate::journal::Pause;
@@ -25,8 +25,8 @@ pub(super) struct Endpoints {
     known: HashMap<Name, Arc<Target>>,
     /// What has yet to be done to be in force: the new ways of destinations that there were before.
     ways: Vec<(Arc<Target>, Way)>,
-    budget: Budget,
-    in_flight_bytes: ByteSize,
+    /// One for all configs: [`Budget::resize`] changes it.
+    pub(super) budget: Budget,
     unverified: Arc<Limits>,
 }
 
@@ -44,7 +44,6 @@ impl Endpoints {
             known: HashMap::new(),
             ways: Vec::new(),
             budget: Budget::new(limits.in_flight_bytes),
-            in_flight_bytes: limits.in_flight_bytes,
             unverified: Arc::new(Limits::new(limits.unverified.iter().cloned().collect())),
         };
         none.next(config, config, metrics)
@@ -61,8 +60,6 @@ impl Endpoints {
         } else {
             Arc::new(Limits::new(limits.unverified.iter().cloned().collect()))
         };
-        let budget = self.budget.clone();
-
         let (mut known, mut ways) = (self.known.clone(), Vec::new());
         let targets = config.destinations.iter().map(|destination| {
             let name = &destination.name;
@@ -79,7 +76,8 @@ impl Endpoints {
         });
         let targets: Targets = targets.collect::<Result<Vec<_>, StartError>>()?.into_iter().collect();
 
-        let bodies = Bodies { timeout: limits.body_timeout, min_rate: limits.body_min_rate, budget: budget.clone() };
+        let bodies =
+            Bodies { timeout: limits.body_timeout, min_rate: limits.body_min_rate, budget: self.budget.clone() };
         let earlier: HashMap<&Name, &Arc<Source>> =
             self.sources.iter().map(|source| (&source.settings().name, source)).collect();
         let source = |settings: &SourceSettings| {
@@ -98,22 +96,12 @@ impl Endpoints {
             (settings.host.clone(), settings.path.clone(), Arc::clone(source))
         });
         let router = Arc::new(Router::new(routes)?);
-        Ok(Self {
-            router,
-            targets: Arc::new(targets),
-            sources,
-            known,
-            ways,
-            budget,
-            in_flight_bytes: limits.in_flight_bytes,
-            unverified,
-        })
+        Ok(Self { router, targets: Arc::new(targets), sources, known, ways, budget: self.budget.clone(), unverified })
     }
 
     /// Puts them in force: what stays from one config to the next is brought in line with this one, before and after
     /// `swap` puts the rest in its place. Cannot fail.
     pub(super) fn put_in_force(&mut self, swap: impl FnOnce(&Self)) {
-        self.budget.resize(self.in_flight_bytes);
         for (target, way) in self.ways.drain(..) {
             target.go(way);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -73,6 +73,7 @@ impl Live {
             tracing::info!(ingress = public.join(","), "the public side listens elsewhere");
         }
         parts.edge.change(&config.ingress);
+        endpoints.budget.resize(config.ingress.limits.in_flight_bytes);
         for name in parts.intake.journal.paused() {
             let target = endpoints.targets.get(&name);
             if let Some(target) = target.filter(|target| target.pause() != Pause::Paused) {
@@ -142,28 +143,30 @@ pub(super) fn present(config: &Config, endpoints: &Endpoints) -> admin::Present 
 
 /// What is secret in a request of a source, by the source's preset; by the provider's, for events of a source
 /// that is no longer in the config, or had another provider.
-#[derive(Default)]
 pub(super) struct SecretPlaces {
     /// By the source's name: its preset's, and that preset's name.
     sources: HashMap<Name, (Name, Vec<Place>)>,
-    providers: HashMap<Name, Vec<Place>>,
 }
+
+/// Of the presets that are compiled in, whatever the config says.
+static BUILT_IN: LazyLock<HashMap<Name, Vec<Place>>> = LazyLock::new(|| {
+    let built_in = presets::built_in().unwrap_or_default(); // a test holds that they are sound
+    built_in.into_iter().map(|preset| (preset.name.clone(), preset.secret_places())).collect()
+});
 
 impl SecretPlaces {
     pub(super) fn of(endpoints: &Endpoints) -> Self {
-        let built_in = presets::built_in().unwrap_or_default(); // a test holds that they are sound
-        let providers = built_in.into_iter().map(|preset| (preset.name.clone(), preset.secret_places()));
         let sources = endpoints.sources.iter().map(|source| {
             let settings = source.settings();
             let preset = &settings.preset;
             (settings.name.clone(), (preset.name.clone(), preset.secret_places()))
         });
-        Self { sources: sources.collect(), providers: providers.collect() }
+        Self { sources: sources.collect() }
     }
 
     pub(super) fn get(&self, source: &Name, provider: &Name) -> Option<Vec<Place>> {
         let own = self.sources.get(source).filter(|(preset, _)| preset == provider).map(|(_, places)| places);
-        own.or_else(|| self.providers.get(provider)).cloned()
+        own.or_else(|| BUILT_IN.get(provider)).cloned()
     }
 }
 

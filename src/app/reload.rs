@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::files::Seen;
 use super::live::Live;
 use crate::admin::{ConfigChange, ConfigProblem, ConfigProblems, ReloadError, Reloaded, Wanted};
-use crate::config::{Change, Problem, Problems, Reading, Severity, What};
+use crate::config::{Change, Problem, Problems, Reading, What};
 use crate::telemetry::{Metrics, ReloadOutcome};
 
 /// Between two looks at the files. A change is taken up once two looks in a row see the same, so that a file is not
@@ -129,11 +129,11 @@ impl Reloader {
         }
         let (config, warnings) = match outcome {
             Ok(read) => read,
-            Err(problems) => return Err(self.refused(wanted, problems.0.iter().map(shown).collect())),
+            Err(problems) => return Err(self.refused(wanted, problems.0.iter().map(ConfigProblem::from).collect())),
         };
         let changes: Vec<ConfigChange> = self.live.config().diff(&config).iter().map(told).collect();
         let applied = wanted == Wanted::Apply;
-        let mut said: Vec<ConfigProblem> = warnings.iter().map(shown).collect();
+        let mut said: Vec<ConfigProblem> = warnings.iter().map(ConfigProblem::from).collect();
         if !applied {
             said.extend(self.live.fixed(&config));
         } else {
@@ -200,20 +200,5 @@ fn told(change: &Change) -> ConfigChange {
         from: change.from.clone(),
         to: change.to.clone(),
         text: change.to_string(),
-    }
-}
-
-fn shown(problem: &Problem) -> ConfigProblem {
-    let severity = match problem.severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-    };
-    ConfigProblem {
-        severity: severity.to_owned(),
-        file: problem.file.to_string(),
-        line: problem.place.line as u64,
-        column: problem.place.column as u64,
-        path: problem.path.clone(),
-        message: problem.message.clone(),
     }
 }

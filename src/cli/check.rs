@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use crate::admin::ConfigProblem;
 use crate::base::open_regular;
 use crate::config::{self, Problem, Problems, Severity};
 
@@ -48,7 +49,7 @@ pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
         false => Vec::new(),
     };
     if args.json {
-        let list: Vec<_> = problems.iter().map(as_json).collect();
+        let list: Vec<_> = problems.iter().map(ConfigProblem::from).collect();
         let mut report = json!({ "usable": errors == 0, "errors": errors, "warnings": warnings, "problems": list });
         if let Some(report) = report.as_object_mut().filter(|_| args.connect) {
             report.insert("connections".to_owned(), reached.iter().map(doctor::json).collect());
@@ -94,17 +95,6 @@ fn text(file: &str) -> Option<String> {
     io::read_to_string(open_regular(Path::new(file)).ok()?).ok()
 }
 
-fn as_json(problem: &Problem) -> serde_json::Value {
-    json!({
-        "severity": match problem.severity { Severity::Error => "error", Severity::Warning => "warning" },
-        "file": &*problem.file,
-        "line": problem.place.line,
-        "column": problem.place.column,
-        "path": problem.path,
-        "message": problem.message,
-    })
-}
-
 fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
@@ -145,6 +135,6 @@ mod tests {
             "message": "unknown key; did you mean `level`?",
         });
         let errors = problems.0.iter().filter(|problem| problem.severity == Severity::Error);
-        assert_eq!(errors.map(as_json).collect::<Vec<_>>(), [wanted]);
+        assert_eq!(errors.map(|problem| json!(ConfigProblem::from(problem))).collect::<Vec<_>>(), [wanted]);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::tree::Place;
+use crate::admin::ConfigProblem;
 
 /// Something that is wrong, or that somebody should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,19 +30,27 @@ pub enum Severity {
     Warning,
 }
 
+/// As the private side and programs have it.
+impl From<&Problem> for ConfigProblem {
+    fn from(problem: &Problem) -> Self {
+        let severity = match problem.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        Self {
+            severity: severity.to_owned(),
+            file: problem.file.to_string(),
+            line: problem.place.line as u64,
+            column: problem.place.column as u64,
+            path: problem.path.clone(),
+            message: problem.message.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if self.place != Place::default() {
-            write!(f, ":{}:{}", self.place.line, self.place.column)?;
-        }
-        if self.severity == Severity::Warning {
-            f.write_str(": warning")?;
-        }
-        if !self.path.is_empty() {
-            write!(f, ": {}", self.path)?;
-        }
-        write!(f, ": {}", self.message)
+        ConfigProblem::from(self).fmt(f)
     }
 }
 

@@ -1,58 +1,15 @@
 //! HTTP/2 with frames that no client would write: header blocks as literals (RFC 7541, section 6.2.2), one stream each.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-
 use super::{kept_are, next_good_one_passes, open};
 use crate::support::Gateway;
-use crate::support::gateway::PATIENCE;
-use crate::support::raw::connect;
+use crate::support::h2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, H2, HEADERS, RST_STREAM, block, frame,
+};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
 /// The longest payload that anybody must take.
 const FRAME_MAX: usize = 16 << 10;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 type Fields<'f> = [(&'f [u8], &'f [u8])];
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-fn block(fields: &Fields<'_>) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0); // a literal, not indexed, with a name of its own
-        for text in [name, value] {
-            string(&mut block, text);
-        }
-    }
-    block
-}
-
-/// A string without Huffman coding: its length with a prefix of seven bits (section 5.1), and itself.
-fn string(block: &mut Vec<u8>, text: &[u8]) {
-    if text.len() < 127 {
-        block.push(text.len() as u8);
-    } else {
-        block.push(127);
-        let mut rest = text.len() - 127;
-        while rest >= 128 {
-            block.push((rest % 128) as u8 | 128);
-            rest /= 128;
-        }
-        block.push(rest as u8);
-    }
-    block.extend_from_slice(text);
-}
 
 /// What became of stream 1.
 #[derive(Debug, PartialEq)]
@@ -65,24 +22,12 @@ enum Outcome {
 const PROTOCOL_ERROR: u32 = 1;
 
 async fn send(gateway: &Gateway, frames: &[Vec<u8>]) -> Outcome {
-    let mut stream = connect(gateway).await;
-    let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
-    let all = [begin, frames.concat()].concat();
-    let outcome = async {
-        stream.write_all(&all).await.unwrap();
-        outcome(&mut stream).await
-    };
-    timeout(PATIENCE, outcome).await.expect("an outcome")
-}
-
-async fn outcome(stream: &mut TcpStream) -> Outcome {
+    let mut h2 = H2::connect(&gateway.ingress, &[]).await;
+    assert!(h2.send(&frames.concat()).await, "it is closed already");
     loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await.expect("a frame");
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        stream.read_exact(&mut payload).await.expect("its payload");
+        let Frame { kind, stream, payload } = h2.next().await.expect("a frame");
         let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
-        match (head[3], u32::from_be_bytes(head[5..].try_into().unwrap())) {
+        match (kind, stream) {
             (HEADERS, 1) => return Outcome::Answer(status(&payload)),
             (RST_STREAM, 1) if code(0) == PROTOCOL_ERROR => return Outcome::Malformed,
             (GOAWAY, _) if code(4) == PROTOCOL_ERROR => return Outcome::Malformed,

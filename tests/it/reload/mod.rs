@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::gateway::{PATIENCE, command, github_to, head};
-use crate::support::{FakeApp, Gateway, SECRET, sign};
+use crate::support::{FakeApp, Gateway, SECRET, sign, sign_with};
 
 impl Gateway {
     /// Writes [`head`] and `rest` as its config, whole at once.
@@ -135,13 +135,6 @@ impl KeepAlive {
     }
 }
 
-fn signed_with(secret: &str, body: &str) -> String {
-    use hmac::{Hmac, KeyInit, Mac};
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(body.as_bytes());
-    format!("sha256={}", data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes()))
-}
-
 /// The secret's file alone is written anew; the config's text stays as it was.
 #[tokio::test]
 async fn a_secret_rotates_on_an_open_connection() {
@@ -156,13 +149,13 @@ async fn a_secret_rotates_on_an_open_connection() {
     let mut connection = KeepAlive::open(&gateway).await;
     let new = "another secret, long enough";
     assert_eq!(connection.github("1", "{}", &sign(b"{}")).await, 200);
-    assert_eq!(connection.github("2", "{}", &signed_with(new, "{}")).await, 401);
+    assert_eq!(connection.github("2", "{}", &sign_with(new, b"{}")).await, 401);
     std::fs::write(&secret, new).unwrap();
     let reloaded = gateway.post("/api/v1/reload", "").await.json();
     assert!(!reloaded.to_string().contains(new), "{reloaded}");
     let change = &reloaded["changes"][0];
     assert_eq!((&change["text"], &change["to"]), (&json!("~ source github: secret changed"), &json!("***")));
-    assert_eq!(connection.github("3", "{}", &signed_with(new, "{}")).await, 200, "at once, and on the same connection");
+    assert_eq!(connection.github("3", "{}", &sign_with(new, b"{}")).await, 200, "at once, and on the same connection");
     assert_eq!(connection.github("4", "{}", &sign(b"{}")).await, 401, "the old one is gone");
     std::fs::write(&secret, SECRET).unwrap(); // nobody says a word
     let deadline = tokio::time::Instant::now() + PATIENCE;

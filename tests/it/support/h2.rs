@@ -11,6 +11,7 @@ pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
@@ -40,12 +41,13 @@ pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
 }
 
 /// A header block of literals that are not indexed, nothing compressed (RFC 7541, section 6.2.2).
-pub fn block(headers: &[(&str, &str)]) -> Vec<u8> {
-    headers.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
+pub fn block<T: AsRef<[u8]>>(headers: &[(T, T)]) -> Vec<u8> {
+    headers.iter().flat_map(|(name, value)| [vec![0], text(name.as_ref()), text(value.as_ref())].concat()).collect()
 }
 
-fn text(text: &str) -> Vec<u8> {
-    [integer(text.len(), 7), text.as_bytes().to_vec()].concat()
+/// A string without Huffman coding: its length (RFC 7541, section 5.2), and itself.
+fn text(text: &[u8]) -> Vec<u8> {
+    [&integer(text.len(), 7), text].concat()
 }
 
 /// An integer in the last `bits` of its first byte, the others 0 (RFC 7541, section 5.1).

@@ -17,8 +17,13 @@ pub const HELLO_SIGNATURE: &str = "sha256=757107ea0eb2509fc211221cce984b8a37570b
 
 /// GitHub's signature of `body`.
 pub fn sign(body: &[u8]) -> String {
+    sign_with(SECRET, body)
+}
+
+/// The same with another secret.
+pub fn sign_with(secret: &str, body: &[u8]) -> String {
     use hmac::{Hmac, KeyInit, Mac};
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(body);
     format!("sha256={}", data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes()))
 }
