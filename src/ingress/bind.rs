@@ -317,17 +317,10 @@ impl Listeners {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingress::Limits;
 
     fn settings(addresses: &[SocketAddr]) -> Settings {
         let listen = addresses.iter().map(|address| Listen::plain(*address)).collect();
-        Settings {
-            listen,
-            trusted_proxies: Vec::new(),
-            health_path: None,
-            secret_paths: Vec::new(),
-            limits: Limits::default(),
-        }
+        Settings::listening(listen)
     }
 
     #[tokio::test]

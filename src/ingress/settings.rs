@@ -24,6 +24,20 @@ pub struct Settings {
     pub limits: Limits,
 }
 
+impl Settings {
+    /// Listening so, and nothing else said.
+    #[must_use]
+    pub fn listening(listen: Vec<Listen>) -> Self {
+        Self {
+            listen,
+            trusted_proxies: Vec::new(),
+            health_path: None,
+            secret_paths: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use crate::support::http::{Answer, Http};
-use crate::support::{FakeApp, Gateway, app, gateway, reserve};
+use crate::support::{FakeApp, Gateway, app, gateway, mac, reserve};
 
 /// Canaries, and everything that may not have one in it.
 struct Watch {
@@ -82,13 +82,6 @@ impl Watch {
 }
 
 type Headers = Vec<(&'static str, String)>;
-
-fn mac(secret: &str, content: &[u8]) -> String {
-    use hmac::{Hmac, KeyInit, Mac};
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(content);
-    data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes())
-}
 
 fn now_s() -> i64 {
     jiff::Timestamp::now().as_second()

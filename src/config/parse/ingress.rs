@@ -21,13 +21,7 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 pub fn settings(root: &Map<'_>) -> Settings {
     let Some(map) = root.section("ingress") else {
         let listen = vec![Listen::plain(LISTEN)];
-        return Settings {
-            listen,
-            trusted_proxies: Vec::new(),
-            health_path: None,
-            secret_paths: Vec::new(),
-            limits: Limits::default(),
-        };
+        return Settings::listening(listen);
     };
     let trusted_proxies = map.unless_off("trusted_proxies").map(|field| trusted_proxies(&field)).unwrap_or_default();
     let shared = map.unless_off("tls").and_then(|field| tls(&field));

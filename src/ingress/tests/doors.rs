@@ -21,13 +21,7 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
 /// Settings that listen at `addresses`.
 fn at(addresses: &[Address]) -> Settings {
     let listen = addresses.iter().cloned().map(Listen::plain).collect();
-    Settings {
-        listen,
-        trusted_proxies: Vec::new(),
-        health_path: None,
-        secret_paths: Vec::new(),
-        limits: Limits::default(),
-    }
+    Settings::listening(listen)
 }
 
 fn unix(dir: &tempfile::TempDir, name: &str) -> Address {

@@ -60,13 +60,7 @@ impl Running {
     /// The same, where these networks' connections are not counted by client.
     async fn exempting(networks: &[IpNet], change: impl FnOnce(&mut Settings)) -> Self {
         let listen = vec![Listen::plain(LOOPBACK)];
-        let mut settings = Settings {
-            listen,
-            trusted_proxies: Vec::new(),
-            health_path: None,
-            secret_paths: Vec::new(),
-            limits: Limits::default(),
-        };
+        let mut settings = Settings::listening(listen);
         change(&mut settings);
         let bound = bind(&settings, 1).unwrap();
         let address = bound.addresses()[0].tcp().unwrap_or(LOOPBACK);

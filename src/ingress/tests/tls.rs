@@ -143,13 +143,7 @@ impl Trusting {
         let mut tls = Tls { certificates: vec![files("0")], client_ca: None };
         change(&mut tls);
         let listen = vec![Listen { tls: Some(tls), ..Listen::plain(LOOPBACK) }];
-        Settings {
-            listen,
-            trusted_proxies: Vec::new(),
-            health_path: None,
-            secret_paths: Vec::new(),
-            limits: Limits::default(),
-        }
+        Settings::listening(listen)
     }
 
     fn client(&self, shown: Option<Shown>) -> ClientConfig {

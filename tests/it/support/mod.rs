@@ -22,8 +22,13 @@ pub fn sign(body: &[u8]) -> String {
 
 /// The same with another secret.
 pub fn sign_with(secret: &str, body: &[u8]) -> String {
+    format!("sha256={}", mac(secret, body))
+}
+
+/// HMAC-SHA256 in hexadecimal.
+pub fn mac(secret: &str, content: &[u8]) -> String {
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(body);
-    format!("sha256={}", data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes()))
+    mac.update(content);
+    data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes())
 }
