@@ -87,3 +87,35 @@ async fn no_kind_of_bad_config_disturbs_a_running_gateway() {
     assert_eq!(gateway.metric("forebay_config_reloads_total{outcome=\"applied\"}").await, 0.0);
     assert!(!gateway.log().iter().any(|line| line.contains("bad-config-canary")));
 }
+
+/// One edit changes much, and the last that can fail does: a listener's address is taken. Nothing of it is in force.
+#[tokio::test]
+async fn a_reload_whose_last_step_fails_is_refused_whole() {
+    let (app, elsewhere) = (FakeApp::start().await, FakeApp::start().await);
+    let gateway = Gateway::start(&open_to(&app.url())).await;
+    let good = std::fs::read_to_string(gateway.config()).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("{{ listen: [127.0.0.1:0, \"{}\"], health_path: /healthz }}", taken.local_addr().unwrap());
+    let much = good
+        .replacen("{ listen: 127.0.0.1:0 }", &listen, 1)
+        .replace("admin: { listen: 127.0.0.1:0 }", "admin: { listen: 127.0.0.1:0, token: a-token-0123456789 }")
+        .replace("level: debug", "level: error")
+        .replace(&app.url(), &elsewhere.url())
+        .replace("open: { verify: none,", "other: { verify: none, dedupe: off,");
+    assert!(much.contains("token") && much.contains("other:") && much.contains("level: error"), "{much}");
+    gateway.write_whole(&much);
+    let refused = gateway.post("/api/v1/reload", "").await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert_eq!(refused.json()["problems"][0]["path"], "ingress.listen", "{}", refused.text());
+
+    assert_eq!((gateway.unsigned("/open", b"as before").await, gateway.unsigned("/other", b"x").await), (200, 404));
+    app.until("it", |seen| seen.iter().any(|seen| seen.body == "as before")).await;
+    assert!(elsewhere.seen().is_empty());
+    let probe = gateway.http.get(&format!("{}/healthz", gateway.ingress)).await;
+    assert_eq!(probe.status, 404, "the rules of the public side are those of before");
+    assert_eq!(gateway.get("/api/v1/sources").await.status, 200, "and so is who may ask");
+    gateway.says("request refused").await; // the log's level, too: it is below `error`
+    gateway.write_whole(&good);
+    let compared = gateway.get("/api/v1/diff").await.json();
+    assert_eq!(compared["changes"], serde_json::json!([]), "{compared:#}");
+}
