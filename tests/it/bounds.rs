@@ -7,11 +7,8 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::support::gateway::{PATIENCE, command, github_to, head};
+use crate::support::raw::{connect, declare};
 use crate::support::{FakeApp, Gateway, sign};
-
-async fn connect(gateway: &Gateway) -> TcpStream {
-    TcpStream::connect(gateway.ingress.trim_start_matches("http://")).await.unwrap()
-}
 
 /// Opens `count` connections on which nothing is ever said.
 async fn silent(gateway: &Gateway, count: usize) -> Vec<TcpStream> {
@@ -49,6 +46,7 @@ async fn few_descriptors_make_few_connections_and_everything_else_goes_on() {
     let said =
         "open files are limited, so there are fewer connections than ingress.limits.connections; raise `ulimit -n`";
     gateway.says(said).await;
+    assert_eq!(gateway.post("/api/v1/reload", "").await.status, 200, "a reload makes them no more");
     let _flood = silent(&gateway, 200).await;
     for n in 0..20 {
         assert_eq!(gateway.github(&n.to_string(), b"{}").await.status, 200);
@@ -79,16 +77,6 @@ async fn out_of_descriptors_it_waits_and_goes_on_once_there_are_some() {
     drop(flood);
     let pauses = gateway.log().iter().filter(|line| line.contains("no connection can be accepted")).count();
     assert!(pauses < 200, "{pauses} tries: it spins");
-}
-
-/// Sends a head that declares `bytes` of body, and waits for leave to send them: the status of the answer.
-async fn declare(gateway: &Gateway, source: &str, bytes: usize) -> (TcpStream, u16) {
-    let mut stream = connect(gateway).await;
-    let head = format!("POST /{source} HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: {bytes}\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = [0; 12];
-    tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("an answer").unwrap();
-    (stream, std::str::from_utf8(&answer[9..]).unwrap().parse().unwrap())
 }
 
 /// Rows D8 and D14: bodies that are declared and held fill no more than one source's share of the budget, the next is

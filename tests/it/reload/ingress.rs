@@ -15,7 +15,7 @@ use crate::support::{FakeApp, Gateway, reserve};
 
 impl Gateway {
     /// Puts `ingress` in force in place of the one of [`head`].
-    async fn reload_ingress(&self, ingress: &str, rest: &str) -> serde_json::Value {
+    pub(super) async fn reload_ingress(&self, ingress: &str, rest: &str) -> serde_json::Value {
         let dir = self.config().parent().unwrap().to_owned();
         self.write_whole(&(head(&dir).replacen("ingress: { listen: 127.0.0.1:0 }", ingress, 1) + rest));
         let answer = self.post("/api/v1/reload", "").await;

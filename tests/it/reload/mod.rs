@@ -1,5 +1,6 @@
 //! The config, read again while the gateway runs.
 
+mod along;
 mod ingress;
 mod refused;
 
@@ -114,6 +115,13 @@ impl KeepAlive {
         self.0.write_all(head.as_bytes()).await.unwrap();
     }
 
+    /// Waits until it has found its source, and its body is waited for.
+    async fn go_on(&mut self) {
+        let mut go_on = [0; 25];
+        self.0.read_exact(&mut go_on).await.unwrap();
+        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+
     async fn finish(&mut self, body: &str) -> u16 {
         self.0.write_all(body.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
@@ -172,9 +180,7 @@ async fn a_request_under_way_finishes_by_the_config_it_began_with() {
     let gateway = Gateway::start(&open_to(&app.url())).await;
     let mut connection = KeepAlive::open(&gateway).await;
     connection.begin("/open", "Expect: 100-continue\r\n", "0123456789").await;
-    let mut go_on = [0; 25];
-    connection.0.read_exact(&mut go_on).await.unwrap(); // it has found its source and waits for the body
-    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    connection.go_on().await;
     gateway.reload(&open_to(&app.url()).replace("open:", "other:")).await;
     assert_eq!(gateway.unsigned("/open", b"x").await, 404);
     assert_eq!(connection.finish("0123456789").await, 200);

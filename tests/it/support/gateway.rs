@@ -132,6 +132,15 @@ impl Gateway {
         self.log.borrow().clone()
     }
 
+    /// All that it logs, once it has ended.
+    pub fn log_to_end(&self) -> impl Future<Output = Vec<String>> + use<> {
+        let mut log = self.log.clone();
+        async move {
+            while log.changed().await.is_ok() {}
+            log.borrow().clone()
+        }
+    }
+
     /// Waits until it has logged `what`.
     pub async fn says(&self, what: &str) {
         let mut log = self.log.clone();

@@ -42,3 +42,13 @@ pub fn statuses(answers: &str) -> Vec<u16> {
     let after = |(at, _): (usize, &str)| answers.get(at + 9..at + 12)?.parse().ok();
     answers.match_indices("HTTP/1.").filter_map(after).collect()
 }
+
+/// Sends a head that declares `bytes` of body, and waits for leave to send them: the status of the answer.
+pub async fn declare(gateway: &Gateway, source: &str, bytes: usize) -> (TcpStream, u16) {
+    let mut stream = connect(gateway).await;
+    let head = format!("POST /{source} HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: {bytes}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("an answer").unwrap();
+    (stream, std::str::from_utf8(&answer[9..]).unwrap().parse().unwrap())
+}
