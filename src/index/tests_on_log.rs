@@ -31,8 +31,12 @@ impl Bench {
         let dir = TempDir::new().unwrap();
         let clock = Arc::new(ManualClock::at(T0));
         let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let settings =
-            Settings { dir: dir.path().to_owned(), max_size: ByteSize(4 << 20), retention: Retention::default() };
+        let settings = Settings {
+            dir: dir.path().to_owned(),
+            max_size: ByteSize(4 << 20),
+            retention: Retention::default(),
+            encryption: Default::default(),
+        };
         let journal = LogJournal::open(&settings, shared, Metrics::new("test")).unwrap();
         let (tasks, index) = open(&dir, &journal);
         Self { dir, clock, journal, tasks, index }

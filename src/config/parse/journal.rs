@@ -5,11 +5,16 @@ use std::path::{Path, PathBuf};
 
 use crate::base::ByteSize;
 use crate::config::reader::Map;
+use crate::journal::seal::Encryption;
 use crate::journal::{Retention, Settings};
 
 pub fn settings(root: &Map<'_>) -> Settings {
-    let default =
-        Settings { dir: PathBuf::from("data"), max_size: Settings::MAX_SIZE, retention: Retention::default() };
+    let default = Settings {
+        dir: PathBuf::from("data"),
+        max_size: Settings::MAX_SIZE,
+        retention: Retention::default(),
+        encryption: Encryption::default(),
+    };
     let Some(map) = root.section("journal") else {
         if let Some(why) = unusable(&default.dir) {
             root.missing("journal", format!("`journal.dir` is `data` where nothing is said, and {why}"));
@@ -31,7 +36,7 @@ pub fn settings(root: &Map<'_>) -> Settings {
             None => map.missing("dir", why),
         }
     }
-    Settings { dir, max_size: max_size(&map).unwrap_or(default.max_size), retention }
+    Settings { dir, max_size: max_size(&map).unwrap_or(default.max_size), retention, encryption: Encryption::default() }
 }
 
 fn max_size(map: &Map<'_>) -> Option<ByteSize> {
