@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use super::LogJournal;
@@ -35,10 +36,10 @@ impl LogJournal {
         self.write(|reply: oneshot::Sender<_>| Command::SetKeys { keys, reply }, || JournalError::Closed).await
     }
 
-    /// The keys as they are now.
+    /// The keys, as they change.
     #[must_use]
-    pub fn keys(&self) -> Arc<Keyring> {
-        self.shared.keys.load_full()
+    pub fn keys(&self) -> Arc<ArcSwap<Keyring>> {
+        Arc::clone(&self.shared.keys)
     }
 }
 

@@ -61,7 +61,7 @@ use crate::event::{DedupeKey, DeliveryId, DeliveryStatus};
 use crate::telemetry::Metrics;
 
 pub use self::open::OpenError;
-pub use self::survey::key_use;
+pub use self::survey::{key_use, lacks};
 
 /// When a sender is asked to come again after a 503 for want of room.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -350,7 +350,7 @@ impl Journal for LogJournal {
             })
             .collect();
         let record = EventRecord { moved_from: None, claim, deliveries, relayed, event };
-        let sealer = self.keys().sealing().cloned();
+        let sealer = self.shared.keys.load().sealing().cloned();
         let payload = stored::encode_event(&record, sealer.as_deref());
         let payload = payload.map_err(|error| AppendError::Failed(Arc::from(error.to_string())))?;
         let facts = EventFacts::of(record.outline(), payload.bytes.len());

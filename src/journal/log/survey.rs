@@ -47,7 +47,7 @@ pub fn no_key(uses: &[KeyUse]) -> String {
     let uses: Vec<_> = uses.iter().map(ToString::to_string).collect();
     format!(
         "journal.encryption_key lacks a key that the journal is sealed with: {}; write it behind the one that seals, \
-         `encryption_key: [{{ file: new.key }}, {{ file: old.key }}]`, until `forebay doctor` no longer shows it",
+         `encryption_key: [{{ file: new.key }}, {{ file: old.key }}]`, until `forebay doctor` says that it may go",
         uses.join(", ")
     )
 }

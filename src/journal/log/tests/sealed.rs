@@ -209,7 +209,7 @@ async fn a_key_that_never_sealed_anything_is_not_asked_for() {
 async fn events_that_wait_while_the_key_changes_are_sealed_with_the_new_one() {
     for (before, after) in [(keys(&[1]), keys(&[2])), (off(1), keys(&[1])), (keys(&[1]), off(2)), (off(1), off(2))] {
         let store = sealed_store(before);
-        let old = store.journal.keys();
+        let old = store.journal.keys().load_full();
         store.journal.set_encryption(&after).await.unwrap();
         let new = store.journal.shared.keys.swap(old); // whoever sealed just before does not know yet
         let kept = fresh(store.append(telling(1, &["app"])).await);
