@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::encryption;
 use crate::base::ByteSize;
 use crate::config::reader::Map;
-use crate::journal::seal::Encryption;
 use crate::journal::{Retention, Settings};
 
 pub fn settings(root: &Map<'_>) -> Settings {
@@ -13,7 +13,7 @@ pub fn settings(root: &Map<'_>) -> Settings {
         dir: PathBuf::from("data"),
         max_size: Settings::MAX_SIZE,
         retention: Retention::default(),
-        encryption: Encryption::default(),
+        encryption: Default::default(),
     };
     let Some(map) = root.section("journal") else {
         if let Some(why) = unusable(&default.dir) {
@@ -36,7 +36,12 @@ pub fn settings(root: &Map<'_>) -> Settings {
             None => map.missing("dir", why),
         }
     }
-    Settings { dir, max_size: max_size(&map).unwrap_or(default.max_size), retention, encryption: Encryption::default() }
+    Settings {
+        dir,
+        max_size: max_size(&map).unwrap_or(default.max_size),
+        retention,
+        encryption: encryption::encryption(&map),
+    }
 }
 
 fn max_size(map: &Map<'_>) -> Option<ByteSize> {
