@@ -185,7 +185,8 @@ impl Gateway {
             target.set_pause(Pause::Paused);
         }
         live::follow_routes(&journal, &config).await;
-        let index = Index::open(&log::index_dir(&config.journal.dir), journal.identity(), journal.clone(), &work)?;
+        let dir = log::index_dir(&config.journal.dir);
+        let index = Index::open(&dir, journal.identity(), journal.clone(), journal.keys(), &work)?;
         let (keep, retention) = watch::channel(config.journal.retention);
         work.spawn("retention", trim(journal.clone(), retention, work.stopping()));
 

@@ -91,6 +91,7 @@ impl From<JournalError> for Problem {
             JournalError::Unknown => Self::NotFound("this event is no longer kept"),
             JournalError::Orphaned => Self::Conflict(error.to_string()),
             JournalError::Damaged => Self::Conflict("the event's record is damaged".into()),
+            JournalError::NoKey(_) => Self::Conflict(error.to_string()),
             JournalError::Full | JournalError::Failed(_) | JournalError::Closed | JournalError::Fenced => {
                 Self::Unavailable(error.to_string())
             }

@@ -75,7 +75,7 @@ impl Bench {
                 targets: Arc::default(),
             })),
             journal: journal.clone(),
-            index: Index::open(dir.path(), [1; 16], journal.clone(), &tasks).unwrap(),
+            index: Index::open(dir.path(), [1; 16], journal.clone(), Default::default(), &tasks).unwrap(),
             clock: Arc::new(ManualClock::at(T0)),
             metrics: Arc::new(|| "# EOF\n".to_owned()),
             redactions: Arc::new(redactions),

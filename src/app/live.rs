@@ -16,7 +16,7 @@ use crate::config::{Config, presets};
 use crate::deliver::Targets;
 use crate::ingress::{Bound, Edge};
 use crate::intake::Intake;
-use crate::journal::log::LogJournal;
+use crate::journal::log::{self, LogJournal};
 use crate::journal::{Journal, Pause, Retention, Routes};
 use crate::provider::Place;
 use crate::telemetry::{Metrics, logs};
@@ -59,6 +59,9 @@ impl Live {
         if !fixed.is_empty() {
             return Err(fixed);
         }
+        let encryption = &config.journal.encryption;
+        log::lacks(self.parts.intake.journal.locked_to(encryption), encryption)
+            .map_err(|error| vec![problem("journal.encryption_key", error.to_string())])?;
         descriptors::fit(&mut config);
         let parts = &mut self.parts;
         let endpoints = self.endpoints.next(&self.config, &config, &parts.metrics);
@@ -93,6 +96,11 @@ impl Live {
             && let Err(error) = parts.intake.journal.resize(config.journal.max_size).await
         {
             tracing::error!(%error, "history could not be let go of; journal.max_size holds all the same");
+        }
+        if config.journal.encryption != self.config.journal.encryption
+            && let Err(error) = parts.intake.journal.set_encryption(&config.journal.encryption).await
+        {
+            tracing::error!(%error, "no segment could be begun for the new key; it is tried again, what is new is sealed as before");
         }
         parts.retention.send_replace(config.journal.retention);
         parts.grace.send_replace(config.shutdown_grace);

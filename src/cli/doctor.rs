@@ -2,6 +2,7 @@
 
 mod disk;
 mod flush;
+mod keys;
 mod network;
 
 use std::io::Write as _;
@@ -79,6 +80,7 @@ pub async fn run(args: Args, file: &Path, config: Config, warnings: &[Problem]) 
     let begun = (Instant::now(), SystemClock.now());
     let mut checks = vec![configured(file, &config, warnings), secrets(&config)];
     let holder = disk::checks(&config.journal, &mut checks);
+    checks.push(keys::check(&config.journal));
     checks.push(disk::open_files(config.ingress.limits.connections));
     let gateway = network::addresses(&config, holder, &mut checks).await;
     let mut dates = Vec::from_iter(gateway.map(|date| ("the running gateway".to_owned(), date)));

@@ -56,8 +56,11 @@ pub fn run(config: Config, warnings: &[Problem], origin: Origin) -> anyhow::Resu
         }
         Err(error) => {
             eprintln!("forebay: {}", Chain(&error));
-            let locked = matches!(error, StartError::Journal(OpenError::Locked { .. }));
-            Ok(if locked { ExitCode::from(3) } else { ExitCode::FAILURE })
+            Ok(match error {
+                StartError::Journal(OpenError::Locked { .. }) => ExitCode::from(3),
+                StartError::Journal(OpenError::NoKey(_)) => ExitCode::from(2), // it is the config that lacks it
+                _ => ExitCode::FAILURE,
+            })
         }
     }
 }

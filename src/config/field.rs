@@ -5,13 +5,14 @@
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
 
 use crate::base::Name;
 
 use super::expand::{ExpandError, expand, has_variable};
 use super::keys;
 use super::problems::{Severity, suggest};
-use super::reader::{Outside, Reader, read_limited};
+use super::reader::{Outside, Reader, read_bytes};
 use super::tree::{Entry, Node, Place, Value};
 
 /// Bytes of a file that `{ file: … }` names, at most.
@@ -177,8 +178,9 @@ impl<'t> Field<'t> {
     pub fn quiet_text(&self) -> Option<Text> {
         if let Some(file) = self.value_file() {
             let path = file.quiet_text()?;
-            let value = read_limited(&self.beside(Path::new(&path.value)), VALUE_FILE_BYTES_MAX).ok()?;
-            return Some(Text { value, outside: true });
+            let bytes = read_bytes(&self.beside(Path::new(&path.value)), VALUE_FILE_BYTES_MAX).ok()?;
+            let hex = |error: FromUtf8Error| data_encoding::HEXLOWER.encode(error.as_bytes()); // a key as it is
+            return Some(Text { value: String::from_utf8(bytes).unwrap_or_else(hex), outside: true });
         }
         let expanded = expand(self.written()?, self.reader.env()).ok()?;
         Some(Text { value: expanded.text, outside: expanded.outside })
@@ -317,6 +319,17 @@ impl<'t> Field<'t> {
                 None
             }
         }
+    }
+
+    /// The file that a `{ file: … }` here names, and the bytes in it, or why there are none; nothing where something else stands.
+    pub fn file_bytes(&self) -> Option<Result<(PathBuf, Vec<u8>), String>> {
+        let path = self.value_file()?.text()?;
+        let found = self.beside(Path::new(&path.value));
+        let bytes = self.reader.read_bytes(&found, VALUE_FILE_BYTES_MAX);
+        Some(match bytes {
+            Ok(bytes) => Ok((found, bytes)),
+            Err(why) => Err(format!("{} cannot be used: {why}", self.file_in_words(&path))),
+        })
     }
 
     fn value_file(&self) -> Option<Field<'t>> {

@@ -135,7 +135,13 @@ impl<'r> Reader<'r> {
     /// The text of the file at `path`, which is part of the config from now on.
     pub fn read(&self, path: &Path, limit_bytes: u64) -> Result<String, Unreadable> {
         self.touch(path);
-        read_limited(path, limit_bytes)
+        text(open_regular(path).map_err(unreadable)?, limit_bytes)
+    }
+
+    /// As [`Reader::read`], for what need not be text.
+    pub fn read_bytes(&self, path: &Path, limit_bytes: u64) -> Result<Vec<u8>, Unreadable> {
+        self.touch(path);
+        read_bytes(path, limit_bytes)
     }
 
     /// What messages call `file`.
@@ -165,16 +171,16 @@ impl Display for Unreadable {
     }
 }
 
-/// The text of a regular file of at most `limit_bytes`.
-pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<String, Unreadable> {
-    text(open_regular(path).map_err(unreadable)?, limit_bytes)
+/// The bytes of a regular file of at most `limit_bytes`.
+pub fn read_bytes(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, Unreadable> {
+    bytes(open_regular(path).map_err(unreadable)?, limit_bytes)
 }
 
 fn unreadable(error: std::io::Error) -> Unreadable {
     Unreadable { message: plain(&error), place: Place::default() }
 }
 
-fn text(file: std::fs::File, limit_bytes: u64) -> Result<String, Unreadable> {
+fn bytes(file: std::fs::File, limit_bytes: u64) -> Result<Vec<u8>, Unreadable> {
     use std::io::Read;
     let mut bytes = Vec::new();
     file.take(limit_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -182,7 +188,11 @@ fn text(file: std::fs::File, limit_bytes: u64) -> Result<String, Unreadable> {
         let message = format!("it is larger than {}", crate::base::ByteSize(limit_bytes));
         return Err(Unreadable { message, place: Place::default() });
     }
-    String::from_utf8(bytes).map_err(|error| {
+    Ok(bytes)
+}
+
+fn text(file: std::fs::File, limit_bytes: u64) -> Result<String, Unreadable> {
+    String::from_utf8(bytes(file, limit_bytes)?).map_err(|error| {
         let text = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let text = String::from_utf8_lossy(text);
         let (above, line) = text.rsplit_once('\n').unwrap_or(("", &text));

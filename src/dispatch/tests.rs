@@ -12,7 +12,12 @@ fn owner(dir: &std::path::Path) -> Owner<LogJournal> {
     let name = Name::new("app").unwrap();
     let destination = Destination { concurrency: 4, ..Destination::at("http://127.0.0.1:9/") };
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
-    let settings = Settings { dir: dir.to_owned(), max_size: ByteSize(64 << 20), retention: Retention::default() };
+    let settings = Settings {
+        dir: dir.to_owned(),
+        max_size: ByteSize(64 << 20),
+        retention: Retention::default(),
+        encryption: Default::default(),
+    };
     let metrics = Metrics::new("test");
     let journal = LogJournal::open(&settings, Arc::clone(&clock), metrics.clone()).unwrap();
     let way = Way::new(destination).unwrap();

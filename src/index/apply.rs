@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::cells::Cells;
 use super::status::{EventStatus, delivery_status};
 use crate::base::UnixMillis;
 use crate::event::{Attempt, AttemptReason, DeliveryId, DeliveryStatus, Event, EventId};
@@ -21,11 +22,11 @@ const TRIM_STEP: usize = 512;
 const UNKNOWN_OUTCOME: &str = "outcome unknown: the gateway stopped while it ran";
 
 /// Applies `batch` and its position in one transaction. Gives the events that are new, or whose deliveries have changed.
-pub(super) fn apply(db: &mut Connection, batch: &Changes) -> rusqlite::Result<BTreeSet<EventId>> {
+pub(super) fn apply(db: &mut Connection, cells: &Cells, batch: &Changes) -> rusqlite::Result<BTreeSet<EventId>> {
     let tx = db.transaction()?;
     let mut touched = BTreeSet::new(); // at most one a change
     for change in &batch.changes {
-        if let Some(event) = apply_one(&tx, change)? {
+        if let Some(event) = apply_one(&tx, cells, change)? {
             touched.insert(event);
         }
     }
@@ -38,11 +39,11 @@ pub(super) fn apply(db: &mut Connection, batch: &Changes) -> rusqlite::Result<BT
 }
 
 /// Gives the event whose deliveries have changed.
-fn apply_one(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<Option<EventId>> {
+fn apply_one(tx: &Transaction<'_>, cells: &Cells, change: &Change) -> rusqlite::Result<Option<EventId>> {
     match change {
         Change::Event { at, event, body_bytes, deliveries } => {
             if !move_event(tx, event.id, *at)? {
-                insert_event(tx, *at, event, *body_bytes, deliveries)?;
+                insert_event(tx, cells, *at, event, *body_bytes, deliveries)?;
             }
             place_deliveries(tx, event.id, deliveries)?;
             Ok(Some(event.id))
@@ -52,7 +53,7 @@ fn apply_one(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<Option<E
             Ok(Some(delivery.event))
         }
         Change::Settled(settled) => {
-            settle(tx, settled)?;
+            settle(tx, cells, settled)?;
             Ok(Some(settled.delivery.event))
         }
         Change::Rearmed { delivery, why, at } => {
@@ -86,6 +87,7 @@ fn move_event(tx: &Transaction<'_>, event: EventId, at: Position) -> rusqlite::R
 
 fn insert_event(
     tx: &Transaction<'_>,
+    cells: &Cells,
     at: Position,
     event: &Event,
     body_bytes: u64,
@@ -98,11 +100,11 @@ fn insert_event(
         at.0,
         event.source.as_str(),
         event.provider.as_str(),
-        event.kind.as_deref(),
-        event.provider_event_id.as_deref(),
+        cells.text(event.id, event.kind.as_deref())?,
+        cells.text(event.id, event.provider_event_id.as_deref())?,
         event.method.as_str(),
-        &*event.path,
-        event.query.as_deref(),
+        cells.text(event.id, Some(&event.path))?,
+        cells.text(event.id, event.query.as_deref())?,
         event.received_at.0,
         body_bytes,
         EventStatus::of(deliveries.iter().map(|delivery| delivery.status)).as_str(),
@@ -143,7 +145,7 @@ fn start(tx: &Transaction<'_>, delivery: DeliveryId, number: u32, at: UnixMillis
     Ok(())
 }
 
-fn settle(tx: &Transaction<'_>, settled: &Settled) -> rusqlite::Result<()> {
+fn settle(tx: &Transaction<'_>, cells: &Cells, settled: &Settled) -> rusqlite::Result<()> {
     let delivery = settled.delivery;
     let (status, next, dead) = match settled.verdict {
         Verdict::Delivered => (DeliveryStatus::Delivered, None, None),
@@ -155,12 +157,17 @@ fn settle(tx: &Transaction<'_>, settled: &Settled) -> rusqlite::Result<()> {
     let known =
         tx.prepare_cached(sql)?.execute(params![blob(&delivery.event), delivery.index, status.as_str(), next, dead])?;
     match &settled.attempt {
-        Some(attempt) if known > 0 => record_attempt(tx, delivery, attempt),
+        Some(attempt) if known > 0 => record_attempt(tx, cells, delivery, attempt),
         _ => Ok(()),
     }
 }
 
-fn record_attempt(tx: &Transaction<'_>, delivery: DeliveryId, attempt: &Attempt) -> rusqlite::Result<()> {
+fn record_attempt(
+    tx: &Transaction<'_>,
+    cells: &Cells,
+    delivery: DeliveryId,
+    attempt: &Attempt,
+) -> rusqlite::Result<()> {
     begin_attempt(tx, delivery, attempt.number)?;
     let sql = "INSERT INTO attempts (event, idx, number, reason, started_at, duration_ms, status, error, answer) \
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (event, idx, number) DO UPDATE SET \
@@ -174,8 +181,8 @@ fn record_attempt(tx: &Transaction<'_>, delivery: DeliveryId, attempt: &Attempt)
         attempt.started_at.0,
         i64::try_from(attempt.took.as_millis()).unwrap_or(i64::MAX),
         attempt.status,
-        attempt.error.as_deref(),
-        (!attempt.answer.is_empty()).then_some(&attempt.answer[..]),
+        cells.text(delivery.event, attempt.error.as_deref())?,
+        cells.bytes(delivery.event, Some(&attempt.answer[..]).filter(|answer| !answer.is_empty()))?,
     ])?;
     Ok(())
 }

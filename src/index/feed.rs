@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::store::Store;
 use super::{IndexError, Shared};
 use crate::event::EventId;
+use crate::journal::seal::Keyring;
 use crate::journal::{Changes, Journal};
 
 /// How often it looks for changes of its own accord.
@@ -24,6 +26,8 @@ pub(super) type Wish = oneshot::Sender<Result<(), IndexError>>;
 
 pub(super) struct Feeder<J> {
     pub(super) journal: J,
+    /// What seals now.
+    pub(super) keys: Arc<ArcSwap<Keyring>>,
     pub(super) store: Store,
     pub(super) shared: Arc<Shared>,
     pub(super) wishes: mpsc::Receiver<Wish>,
@@ -74,6 +78,9 @@ impl<J: Journal> Feeder<J> {
 
     /// Applies everything up to the journal's tail as it is now.
     fn pass(&mut self, runtime: &Handle) -> Result<(), IndexError> {
+        if self.store.follow(&self.keys.load())? {
+            self.replaced();
+        }
         if self.shared.damaged.swap(false, Ordering::Relaxed) {
             self.rebuild()?;
         }
@@ -108,7 +115,13 @@ impl<J: Journal> Feeder<J> {
 
     fn rebuild(&mut self) -> Result<(), IndexError> {
         let outcome = self.store.rebuild("it is damaged");
-        self.shared.generation.fetch_add(1, Ordering::Release); // readers let go of the deleted file
+        self.replaced();
         outcome
+    }
+
+    /// Readers let go of the file that was deleted.
+    fn replaced(&self) {
+        self.shared.cells.store(Arc::new(self.store.cells().clone()));
+        self.shared.generation.fetch_add(1, Ordering::Release);
     }
 }

@@ -6,6 +6,7 @@
 //! pool, a few at a time, each with a deadline.
 
 mod apply;
+mod cells;
 mod feed;
 mod follow;
 mod query;
@@ -26,18 +27,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use rusqlite::{Connection, ErrorCode};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use crate::base::Tasks;
 use crate::event::EventId;
+use crate::journal::seal::Keyring;
 use crate::journal::{Journal, JournalError, Located, Routing};
 
 pub use follow::{Batch, Follower, Lost, Mark, Start};
 pub use query::{AttemptRow, Cursor, CursorError, DeliveryRow, Detail, Filter, Item, LIMIT_DEFAULT, LIMIT_MAX, Page};
 pub use status::{EventStatus, Standing, StatusError};
 
+use cells::Cells;
 use feed::{Feeder, Wish};
 use store::Store;
 
@@ -109,6 +113,8 @@ struct Shared {
     generation: AtomicU64,
     /// A query came upon damage; the feeder rebuilds at its next pass.
     damaged: AtomicBool,
+    /// How cells of the present file are sealed.
+    cells: ArcSwap<Cells>,
     touched: broadcast::WeakSender<EventId>,
     /// Tells which of the pending deliveries are orphaned: that is not in the database, since it changes with the config.
     routing: watch::Receiver<Arc<Routing>>,
@@ -125,13 +131,22 @@ impl Index {
     /// Open it before the journal takes events: an index that is ahead of its journal (which lost its unsynced
     /// end in a power cut) is only seen as such until the journal has grown past it.
     ///
+    /// What senders and applications wrote is sealed in it by what seals in the journal, `keys`; when that changes, it is
+    /// built anew.
+    ///
     /// Needs a tokio runtime with time; the feeder is a task of `tasks` and stops with it, or with the last handle.
     ///
     /// # Errors
     /// [`IndexError::Unusable`] or [`IndexError::Database`] if the disk or the permissions do not allow it.
     /// An index that is no good is replaced, which is no error.
-    pub fn open<J: Journal>(dir: &Path, identity: [u8; 16], journal: J, tasks: &Tasks) -> Result<Self, IndexError> {
-        let store = Store::open(dir, identity, journal.tail())?;
+    pub fn open<J: Journal>(
+        dir: &Path,
+        identity: [u8; 16],
+        journal: J,
+        keys: Arc<ArcSwap<Keyring>>,
+        tasks: &Tasks,
+    ) -> Result<Self, IndexError> {
+        let store = Store::open(dir, identity, &keys.load(), journal.tail())?;
         let touched = broadcast::Sender::new(follow::TOUCHED);
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
@@ -139,12 +154,14 @@ impl Index {
             idle: Mutex::new(Vec::new()),
             generation: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
+            cells: ArcSwap::from_pointee(store.cells().clone()),
             touched: touched.downgrade(),
             routing: journal.routing(),
         });
         let (wishes, receiver) = mpsc::channel(WISHES);
         let feeder = Feeder {
             journal,
+            keys,
             store,
             shared: Arc::clone(&shared),
             wishes: receiver,
@@ -299,7 +316,7 @@ impl Shared {
         idle.retain(|reader| reader.generation == generation);
         match idle.pop() {
             Some(reader) => Ok(reader),
-            None => Ok(Reader { db: store::open_reader(&self.dir)?, generation }),
+            None => Ok(Reader { db: store::open_reader(&self.dir, &self.cells.load())?, generation }),
         }
     }
 

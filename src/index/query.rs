@@ -167,7 +167,8 @@ pub struct Detail {
     pub attempts: Vec<Vec<AttemptRow>>,
 }
 
-pub(super) const ITEM: &str = "SELECT id, position, source, provider, type, provider_event_id, method, path, query, received_at, \
+pub(super) const ITEM: &str = "SELECT id, position, source, provider, plain_text(id, type), plain_text(id, provider_event_id), method, \
+    plain_text(id, path), plain_text(id, query), received_at, \
     size_bytes, status, duplicates, conflicts, same_bodies, same_body_as FROM events";
 
 /// A `WHERE` of fixed conditions, and what is bound in it.
@@ -195,7 +196,7 @@ impl Where {
             Some(Standing::Orphaned) => wanted.orphaned(routing),
         }
         if let Some(kind) = &filter.kind {
-            wanted.and("type = ?", [text(kind)]);
+            wanted.and("plain_text(id, type) = ?", [text(kind)]);
         }
         if let Some(since) = filter.since {
             wanted.and("received_at >= ?", [since.0.into()]);
@@ -248,7 +249,8 @@ impl Where {
         }
         let pattern = text(&contains(q));
         self.and(
-            r"('evt_' || hex(id) LIKE ? ESCAPE '\' OR provider_event_id LIKE ? ESCAPE '\' OR type LIKE ? ESCAPE '\' OR path LIKE ? ESCAPE '\')",
+            r"('evt_' || hex(id) LIKE ? ESCAPE '\' OR plain_text(id, provider_event_id) LIKE ? ESCAPE '\'
+            OR plain_text(id, type) LIKE ? ESCAPE '\' OR plain_text(id, path) LIKE ? ESCAPE '\')",
             [pattern.clone(), pattern.clone(), pattern.clone(), pattern],
         );
     }
@@ -367,7 +369,7 @@ pub(super) fn deliveries(db: &Connection, routing: &Routing, item: &Item) -> rus
 
 fn attempts(db: &Connection, delivery: DeliveryId) -> rusqlite::Result<Vec<AttemptRow>> {
     let mut select = db.prepare_cached(
-        "SELECT number, reason, started_at, duration_ms, status, error, answer \
+        "SELECT number, reason, started_at, duration_ms, status, plain_text(event, error), plain_bytes(event, answer) \
          FROM attempts WHERE event = ?1 AND idx = ?2 ORDER BY number",
     )?;
     let rows = select.query_map((delivery.event.as_bytes(), delivery.index), |row| {

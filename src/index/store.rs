@@ -3,7 +3,8 @@
 //! `index.db` holds four tables. `state` is one row: whose index this is and up to where it has been
 //! fed. `events` is a row an event, `deliveries` a row a delivery, `attempts` a row an attempt (the newest of each delivery).
 //! Ids are the 16 bytes of the UUID, times Unix milliseconds, statuses the words of the API. An event's `seq` is the position
-//! at which the index first met it: it gives the order in which events came, and stays when the record moves.
+//! at which the index first met it: it gives the order in which events came, and stays when the record moves. Columns that may
+//! hold `ANY`, and `answer`, are [`Cells`]: sealed where the journal is.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, OpenOptions};
@@ -12,17 +13,20 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
+use super::cells::Cells;
 use super::{IndexError, apply};
 use crate::event::EventId;
+use crate::journal::seal::{KeyId, Keyring};
 use crate::journal::{Changes, Position};
 
 /// Rises with every change of [`SCHEMA`]: an index of another version is rebuilt, never converted.
-const VERSION: i32 = 4;
+const VERSION: i32 = 5;
 
 const SCHEMA: &str = "
 CREATE TABLE state (
     identity BLOB NOT NULL,
-    position INTEGER NOT NULL
+    position INTEGER NOT NULL,
+    sealed_by BLOB
 ) STRICT;
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY,
@@ -30,11 +34,11 @@ CREATE TABLE events (
     position INTEGER NOT NULL,
     source TEXT NOT NULL,
     provider TEXT NOT NULL,
-    type TEXT,
-    provider_event_id TEXT,
+    type ANY,
+    provider_event_id ANY,
     method TEXT NOT NULL,
-    path TEXT NOT NULL,
-    query TEXT,
+    path ANY NOT NULL,
+    query ANY,
     received_at INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,
     status TEXT NOT NULL,
@@ -67,7 +71,7 @@ CREATE TABLE attempts (
     started_at INTEGER NOT NULL,
     duration_ms INTEGER,
     status INTEGER,
-    error TEXT,
+    error ANY,
     answer BLOB,
     PRIMARY KEY (event, idx, number)
 ) STRICT, WITHOUT ROWID;
@@ -82,6 +86,7 @@ const PRAGMAS: &str = "PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;
 ///
 /// The write-ahead log stays below 1 MiB and freed pages go back to the disk: `journal.max_size` counts the index too.
 const WRITER_PRAGMAS: &str = "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
+    PRAGMA secure_delete = ON; \
     PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 200; PRAGMA journal_size_limit = 1048576;";
 
 const READER_PRAGMAS: &str = "PRAGMA query_only = ON; PRAGMA cache_size = -2048;";
@@ -94,15 +99,17 @@ pub(super) struct Store {
     db: Option<Connection>,
     path: PathBuf,
     identity: [u8; 16],
+    cells: Cells,
     applied: Position,
 }
 
 impl Store {
     /// Opens the index in `dir`, made where it is missing. One that is not of this version, not of the
     /// journal with this `identity`, damaged, or ahead of `tail` is deleted and starts anew.
-    pub(super) fn open(dir: &Path, identity: [u8; 16], tail: Position) -> Result<Self, IndexError> {
+    pub(super) fn open(dir: &Path, identity: [u8; 16], keys: &Keyring, tail: Position) -> Result<Self, IndexError> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| IndexError::unusable(dir, &error))?;
-        let mut store = Self { db: None, path: dir.join("index.db"), identity, applied: Position::START };
+        let cells = Cells::new(keys, identity);
+        let mut store = Self { db: None, path: dir.join("index.db"), identity, cells, applied: Position::START };
         match store.resume(tail) {
             Ok(Resumed::Yes) => {}
             Ok(Resumed::New) => {
@@ -116,6 +123,22 @@ impl Store {
         Ok(store)
     }
 
+    /// How its cells are sealed.
+    pub(super) fn cells(&self) -> &Cells {
+        &self.cells
+    }
+
+    /// Starts anew where something else is to seal than did so far. Says whether it did.
+    pub(super) fn follow(&mut self, keys: &Keyring) -> Result<bool, IndexError> {
+        let wanted = Cells::new(keys, self.identity);
+        if wanted.sealed_by() == self.cells.sealed_by() {
+            return Ok(false);
+        }
+        self.cells = wanted;
+        self.rebuild("the key that seals it is another")?;
+        Ok(true)
+    }
+
     /// Up to where the journal's changes are in the index.
     pub(super) fn applied(&self) -> Position {
         self.applied
@@ -124,7 +147,7 @@ impl Store {
     /// Applies `batch` in one transaction, its position included. Gives the events that are new or have changed.
     pub(super) fn apply(&mut self, batch: &Changes) -> Result<BTreeSet<EventId>, IndexError> {
         let db = self.db.as_mut().ok_or(IndexError::Closed)?;
-        let touched = apply::apply(db, batch)?;
+        let touched = apply::apply(db, &self.cells, batch)?;
         self.applied = batch.next;
         Ok(touched)
     }
@@ -172,12 +195,17 @@ impl Store {
         if db.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0))? != VERSION {
             return Ok(Resumed::No("it is of another version"));
         }
-        let state: Option<(Vec<u8>, u64)> = db
-            .query_row("SELECT identity, position FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        let state: Option<(Vec<u8>, u64, Option<[u8; 8]>)> = db
+            .query_row("SELECT identity, position, sealed_by FROM state", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
             .optional()?;
-        let Some((identity, position)) = state else { return Ok(Resumed::No("it is unfinished")) };
+        let Some((identity, position, sealed_by)) = state else { return Ok(Resumed::No("it is unfinished")) };
         if identity != self.identity {
             return Ok(Resumed::No("it is of another journal"));
+        }
+        if sealed_by.map(KeyId) != self.cells.sealed_by() {
+            return Ok(Resumed::No("the key that seals it is another"));
         }
         if Position(position) > tail {
             return Ok(Resumed::No("it is ahead of the journal"));
@@ -194,7 +222,9 @@ impl Store {
         let mut db = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_PRAGMAS)?;
         let tx = db.transaction()?;
         tx.execute_batch(SCHEMA)?;
-        tx.execute("INSERT INTO state (identity, position) VALUES (?1, 0)", [&self.identity[..]])?;
+        let sealed_by = self.cells.sealed_by().map(|key| key.0);
+        let sql = "INSERT INTO state (identity, position, sealed_by) VALUES (?1, 0, ?2)";
+        tx.execute(sql, (&self.identity[..], sealed_by))?;
         tx.pragma_update(None, "user_version", VERSION)?;
         tx.commit()?;
         self.db = Some(db);
@@ -209,9 +239,11 @@ enum Resumed {
     No(&'static str),
 }
 
-/// A connection for queries to the index in `dir`.
-pub(super) fn open_reader(dir: &Path) -> rusqlite::Result<Connection> {
-    connect(&dir.join("index.db"), OpenFlags::SQLITE_OPEN_READ_ONLY, READER_PRAGMAS)
+/// A connection for queries to the index in `dir`, whose cells are `cells`.
+pub(super) fn open_reader(dir: &Path, cells: &Cells) -> rusqlite::Result<Connection> {
+    let db = connect(&dir.join("index.db"), OpenFlags::SQLITE_OPEN_READ_ONLY, READER_PRAGMAS)?;
+    cells.teach(&db)?;
+    Ok(db)
 }
 
 fn connect(path: &Path, access: OpenFlags, pragmas: &str) -> rusqlite::Result<Connection> {

@@ -31,8 +31,12 @@ impl Bench {
         let dir = TempDir::new().unwrap();
         let clock = Arc::new(ManualClock::at(T0));
         let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let settings =
-            Settings { dir: dir.path().to_owned(), max_size: ByteSize(4 << 20), retention: Retention::default() };
+        let settings = Settings {
+            dir: dir.path().to_owned(),
+            max_size: ByteSize(4 << 20),
+            retention: Retention::default(),
+            encryption: Default::default(),
+        };
         let journal = LogJournal::open(&settings, shared, Metrics::new("test")).unwrap();
         let (tasks, index) = open(&dir, &journal);
         Self { dir, clock, journal, tasks, index }
@@ -138,7 +142,8 @@ impl Bench {
 
 fn open(dir: &TempDir, journal: &LogJournal) -> (Tasks, Index) {
     let tasks = Tasks::new();
-    let index = Index::open(&log::index_dir(dir.path()), journal.identity(), journal.clone(), &tasks).unwrap();
+    let index =
+        Index::open(&log::index_dir(dir.path()), journal.identity(), journal.clone(), journal.keys(), &tasks).unwrap();
     (tasks, index)
 }
 
@@ -224,7 +229,8 @@ async fn the_file_shrinks_when_history_goes() {
     }
     bench.index.catch_up().await.unwrap();
     let pages = || {
-        let db = store::open_reader(&log::index_dir(bench.dir.path())).unwrap();
+        let db =
+            store::open_reader(&log::index_dir(bench.dir.path()), &Cells::new(&Default::default(), [0; 16])).unwrap();
         db.pragma_query_value(None, "page_count", |row| row.get::<_, u64>(0)).unwrap()
     };
     let full = pages();

@@ -66,8 +66,12 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let faults = Arc::new(Faults::default());
         let disk = FailingDisk { faults: Arc::clone(&faults), real: RealDisk::new(dir.path()) };
-        let kept =
-            Settings { dir: dir.path().to_owned(), max_size: ByteSize(64 << 20), retention: Retention::default() };
+        let kept = Settings {
+            dir: dir.path().to_owned(),
+            max_size: ByteSize(64 << 20),
+            retention: Retention::default(),
+            encryption: Default::default(),
+        };
         let manual = Arc::new(ManualClock::at(NOW));
         let clock: Arc<dyn Clock> = Arc::clone(&manual) as _;
         let metrics = Metrics::new("test");

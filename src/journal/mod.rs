@@ -7,6 +7,7 @@ pub mod disk;
 pub mod log;
 mod patience;
 mod routes;
+pub mod seal;
 mod settings;
 mod stats;
 
@@ -28,7 +29,7 @@ pub use changes::{Change, Changes, DeliveryState};
 pub use patience::once_there_is_room;
 pub use routes::{Routes, Routing};
 pub use settings::{Retention, Settings};
-pub use stats::{LaneStats, SourceStats, Stats};
+pub use stats::{KeyUse, LaneStats, SourceStats, Stats};
 
 /// The durable store. A handle: cheap to clone, all clones are one journal.
 pub trait Journal: Clone + Send + std::marker::Sync + 'static {
@@ -383,6 +384,9 @@ pub enum JournalError {
     /// A record fails its checksum.
     #[error("the record is damaged")]
     Damaged,
+    /// A record is sealed with a key that is not configured.
+    #[error("the record is sealed with a key that is not there: {0}; add it to journal.encryption_key")]
+    NoKey(seal::KeyId),
     /// The lane has another owner.
     #[error("the lane is no longer ours")]
     Fenced,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::seal::Encryption;
 use crate::base::ByteSize;
 
 /// The journal on disk.
@@ -14,6 +15,8 @@ pub struct Settings {
     pub max_size: ByteSize,
     /// How long what is settled stays.
     pub retention: Retention,
+    /// What seals, and what opens.
+    pub encryption: Encryption,
 }
 
 /// How long what is settled stays, at most: less where space is short.

@@ -1,5 +1,8 @@
 //! What there is of the journal.
 
+use std::collections::BTreeMap;
+
+use super::seal::KeyId;
 use crate::base::Name;
 
 /// What there is of the journal.
@@ -19,6 +22,33 @@ pub struct Stats {
     pub sources: Vec<SourceStats>,
     /// What a source's unsettled events may take now before its next ones are refused; none where sources need not share.
     pub share_bytes: Option<u64>,
+    /// The keys that open what is sealed, by their ids.
+    pub keys: Vec<KeyUse>,
+}
+
+/// What one key is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyUse {
+    /// The key.
+    pub key: KeyId,
+    /// Segments of the log with something sealed with it.
+    pub segments: u64,
+    /// Bytes of these segments.
+    pub bytes: u64,
+}
+
+impl KeyUse {
+    /// By key, of segments that are each given with their key and size.
+    #[must_use]
+    pub fn sum(segments: impl IntoIterator<Item = (KeyId, u64)>) -> Vec<Self> {
+        let mut by_key = BTreeMap::new();
+        for (key, size) in segments {
+            let Self { segments, bytes, .. } = by_key.entry(key).or_insert(Self { key, segments: 0, bytes: 0 });
+            *segments += 1;
+            *bytes += size;
+        }
+        by_key.into_values().collect()
+    }
 }
 
 /// What there is of one source's events.

@@ -3,13 +3,18 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::encryption;
 use crate::base::ByteSize;
 use crate::config::reader::Map;
 use crate::journal::{Retention, Settings};
 
 pub fn settings(root: &Map<'_>) -> Settings {
-    let default =
-        Settings { dir: PathBuf::from("data"), max_size: Settings::MAX_SIZE, retention: Retention::default() };
+    let default = Settings {
+        dir: PathBuf::from("data"),
+        max_size: Settings::MAX_SIZE,
+        retention: Retention::default(),
+        encryption: Default::default(),
+    };
     let Some(map) = root.section("journal") else {
         if let Some(why) = unusable(&default.dir) {
             root.missing("journal", format!("`journal.dir` is `data` where nothing is said, and {why}"));
@@ -31,7 +36,12 @@ pub fn settings(root: &Map<'_>) -> Settings {
             None => map.missing("dir", why),
         }
     }
-    Settings { dir, max_size: max_size(&map).unwrap_or(default.max_size), retention }
+    Settings {
+        dir,
+        max_size: max_size(&map).unwrap_or(default.max_size),
+        retention,
+        encryption: encryption::encryption(&map),
+    }
 }
 
 fn max_size(map: &Map<'_>) -> Option<ByteSize> {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod destination;
+mod encryption;
 mod ingress;
 mod journal;
 mod limits;
@@ -50,6 +51,7 @@ pub(super) fn config(root: &Map<'_>, presets: &Presets) -> Config {
         destinations: destinations.settings,
     };
     check_addresses(root, &config);
+    encryption::check_apart(root, &config);
     warn_of_loops(root, &config);
     config
 }

@@ -13,6 +13,7 @@ use std::time::Instant;
 use super::RETRY_AFTER;
 use super::claims::{Claims, Held};
 use super::entry::Segment;
+use super::parts::Payload;
 use super::record::{Home, Record};
 use super::segment::{self, HEADER_BYTES, SegmentKey};
 use super::state::{EventFacts, Rearmed, State};
@@ -20,6 +21,7 @@ use super::writer::{Active, Reply, Writer};
 use crate::admit::Lease;
 use crate::base::{Name, UnixMillis};
 use crate::event::DeliveryId;
+use crate::journal::seal::Sealer;
 use crate::journal::{AppendError, Appended, JournalError, Position, Reserved, Room, Verdict};
 
 /// Why the writer could not write.
@@ -88,14 +90,14 @@ pub enum Told {
 impl Writer {
     /// Adds a record that is not an event.
     pub fn add(&mut self, record: &Record, batch: &mut Batch) -> Result<Position, Broken> {
-        let (kind, payload) = record.encode();
-        let at = self.place(segment::record_bytes(payload.len()), batch)?;
+        let (kind, payload) = self.encode(record)?;
+        let at = self.place(segment::record_bytes(payload.bytes.len()), batch)?;
         self.frame(kind, 0, &payload, batch);
         Ok(at)
     }
 
     /// Frames a record into the batch.
-    pub fn frame(&mut self, kind: u8, entry: u32, payload: &[u8], batch: &mut Batch) {
+    pub fn frame(&mut self, kind: u8, entry: u32, payload: &Payload, batch: &mut Batch) {
         let offset = self.active.length + u32::try_from(batch.bytes.len()).unwrap_or(0);
         let key = SegmentKey { store: self.store, number: self.active.number };
         segment::frame(&mut batch.bytes, key, offset, kind, entry, payload);
@@ -127,20 +129,24 @@ impl Writer {
         if !self.flush() {
             return Err(self.broken());
         }
-        let number = self.active.number + 1;
-        let now = self.time.now();
+        self.begin_segment(self.active.number + 1, self.active.sealer.clone())?;
+        self.tend_claims()
+    }
+
+    /// Begins segment `number`, in which `sealer` seals, and writes to it from now on.
+    pub fn begin_segment(&mut self, number: u32, sealer: Option<Arc<Sealer>>) -> Result<(), Broken> {
+        let (now, sealed_by) = (self.time.now(), sealer.as_ref().map(|sealer| sealer.id()));
         let key = SegmentKey { store: self.store, number };
         let oldest = self.state().segments.keys().next().copied().unwrap_or(number);
-        let file = segment::create(&*self.disk, key, oldest, now)
+        let file = segment::create(&*self.disk, key, oldest, now, sealed_by)
             .map_err(|error| self.write_failed(&error, "begin a segment"))?;
-        self.active = Active::begun(number, file);
+        self.active = Active::begun(number, file, sealer);
         self.log_bytes += u64::from(HEADER_BYTES);
         let mut state = self.state();
-        let fresh = Segment::begun(HEADER_BYTES, now);
+        let fresh = Segment::begun(HEADER_BYTES, now, sealed_by);
         state.segments.insert(number, fresh);
         state.tail = segment::position(number, HEADER_BYTES);
-        drop(state);
-        self.tend_claims()
+        Ok(())
     }
 
     /// Seals the open claims, so that segments may go.
@@ -283,7 +289,7 @@ impl Writer {
         Broken::Failed(why)
     }
 
-    fn broken(&self) -> Broken {
+    pub fn broken(&self) -> Broken {
         match self.gauges.room() {
             Room::Failed(why) => Broken::Failed(why),
             Room::Open | Room::Full { .. } | Room::OverShare { .. } | Room::Stalled { .. } => Broken::Full,

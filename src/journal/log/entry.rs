@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::shares::Classes;
 use crate::base::UnixMillis;
 use crate::event::DeliveryStatus;
+use crate::journal::seal::KeyId;
 
 /// What is known of one segment.
 #[derive(Debug, Default)]
@@ -31,14 +32,16 @@ pub struct Segment {
     pub dead: u32,
     /// Whether it has records that make deliveries pending again, wherever those are kept.
     pub has_rearm: bool,
+    /// The key that what is sealed in it is sealed with.
+    pub sealed_by: Option<KeyId>,
     /// Pending ones by route, for those that have any.
     pub pending_by_route: BTreeMap<u16, u32>,
 }
 
 impl Segment {
-    /// A segment of `end` bytes that was begun at `made_at`.
-    pub fn begun(end: u32, made_at: UnixMillis) -> Self {
-        Self { end, made_at, ..Self::default() }
+    /// A segment of `end` bytes that was begun at `made_at`; what is sealed in it is `sealed_by` this.
+    pub fn begun(end: u32, made_at: UnixMillis, sealed_by: Option<KeyId>) -> Self {
+        Self { end, made_at, sealed_by, ..Self::default() }
     }
 
     /// When the newest event in it was received; one without events is as old as itself.

@@ -11,8 +11,10 @@ mod claims;
 mod codec;
 mod commit;
 mod entry;
+mod keys;
 mod open;
 mod orphans;
+mod parts;
 mod pauses;
 mod reader;
 mod record;
@@ -21,6 +23,7 @@ mod segment;
 mod shares;
 mod state;
 mod stored;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -38,7 +41,6 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::codec::Encoder;
 use self::entry::Segment;
 use self::open::{Lock, Meta, Recovered};
 use self::reader::{FoundEvent, Reader};
@@ -49,6 +51,7 @@ use self::stored::{EventRecord, Progress, StoredClaim, StoredDelivery};
 use self::time::Time;
 use self::writer::{Active, Append, Command, Limits, Writer};
 use super::disk::{Disk, RealDisk};
+use super::seal::Keyring;
 use super::{
     AppendError, Appended, Changes, Claim, Entry, Journal, JournalError, Kept, Lane, Located, NewDelivery, Pause,
     PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settings, Settled, Stats, Sync,
@@ -58,6 +61,7 @@ use crate::event::{DedupeKey, DeliveryId, DeliveryStatus};
 use crate::telemetry::Metrics;
 
 pub use self::open::OpenError;
+pub use self::survey::{key_use, lacks};
 
 /// When a sender is asked to come again after a 503 for want of room.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -81,6 +85,7 @@ struct Shared {
     gauges: Arc<Gauges>,
     shares: Arc<Shares>,
     claim_key: [u8; 32],
+    keys: Arc<ArcSwap<Keyring>>,
     store: [u8; 16],
     time: Arc<Time>,
     damaged: u64,
@@ -133,8 +138,13 @@ impl LogJournal {
     /// # Errors
     /// [`OpenError`]; nothing is changed then.
     pub fn open(settings: &Settings, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<Self, OpenError> {
-        let lock = Lock::take(&settings.dir)?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&settings.dir));
+        // Before anything is touched, the lock included; what cannot be read is told of by whoever needs it.
+        if let Err(error @ (OpenError::Format { .. } | OpenError::NoKey(_))) = survey::check(&*disk, settings) {
+            Lock::peek(&settings.dir)?;
+            return Err(error);
+        }
+        let lock = Lock::take(&settings.dir)?;
         Self::open_on(disk, settings, clock, metrics, Some(lock))
     }
 
@@ -155,16 +165,23 @@ impl LogJournal {
         if limits.max_bytes < MAX_BYTES_LEAST {
             return Err(OpenError::TooSmall { given: limits.max_bytes, least: MAX_BYTES_LEAST });
         }
+        survey::check(&*disk, settings)?; // nobody else can change it now
         let meta = Meta::open(&*disk)?;
+        let keys = Keyring::new(&settings.encryption, meta.store);
+        let sealer = keys.sealing().cloned();
+        let sealed_by = sealer.as_ref().map(|sealer| sealer.id());
+        let keys = Arc::new(ArcSwap::from_pointee(keys));
         let time = Time::open(&*disk, Arc::clone(&clock)).map_err(cannot("cannot read journal.time"))?;
         let time = Arc::new(time);
         let Recovered { mut state, mut claims, sealed_through, next_segment, damaged } =
             open::recover(&disk, meta.store, time.now())?;
+        survey::lacks(state.key_use(), &settings.encryption)?; // a header may be damaged
         claims.merge_at_most(limits.max_bytes / 16);
         let key = SegmentKey { store: meta.store, number: next_segment };
         let oldest = state.segments.keys().next().copied().unwrap_or(next_segment);
-        let file = segment::create(&*disk, key, oldest, time.now()).map_err(cannot("cannot begin a segment"))?;
-        let fresh = Segment::begun(segment::HEADER_BYTES, time.now());
+        let file = segment::create(&*disk, key, oldest, time.now(), sealed_by);
+        let file = file.map_err(cannot("cannot begin a segment"))?;
+        let fresh = Segment::begun(segment::HEADER_BYTES, time.now(), sealed_by);
         state.segments.insert(next_segment, fresh);
         let log_bytes = state.segments.values().map(|segment| u64::from(segment.end)).sum();
         state.recovered(segment::position(next_segment, segment::HEADER_BYTES));
@@ -182,7 +199,7 @@ impl LogJournal {
         });
         state.lock().unwrap_or_else(PoisonError::into_inner).paused =
             pauses::read(&*disk).map_err(cannot("cannot read which destinations are paused"))?;
-        let active = Active::begun(next_segment, file);
+        let active = Active::begun(next_segment, file, sealer);
         let mut writer = Writer {
             disk: Arc::clone(&disk),
             store: meta.store,
@@ -196,6 +213,7 @@ impl LogJournal {
             metrics,
             keep: settings.retention,
             active,
+            keys: Arc::clone(&keys),
             exhausted: false,
             shares: Arc::clone(&shares),
             over_share: BTreeSet::new(),
@@ -205,12 +223,19 @@ impl LogJournal {
         let _ = writer.trim(); // a failure is logged, shows in `room`, and is tried again
         writer.refresh_room();
         writer.measure();
-        let reader = Reader { disk, store: meta.store, state: Arc::clone(&state), open: Default::default() };
+        let reader = Reader {
+            disk,
+            store: meta.store,
+            state: Arc::clone(&state),
+            keys: Arc::clone(&keys),
+            open: Default::default(),
+        };
         let shared = Shared {
             state,
             gauges,
             shares,
             claim_key: meta.claim_key,
+            keys,
             store: meta.store,
             time,
             damaged,
@@ -325,12 +350,12 @@ impl Journal for LogJournal {
             })
             .collect();
         let record = EventRecord { moved_from: None, claim, deliveries, relayed, event };
-        let mut payload = Encoder::default();
-        stored::encode_event(&mut payload, &record);
-        let payload = payload.0;
-        let facts = EventFacts::of(&record, payload.len());
+        let sealer = self.shared.keys.load().sealing().cloned();
+        let payload = stored::encode_event(&record, sealer.as_deref());
+        let payload = payload.map_err(|error| AppendError::Failed(Arc::from(error.to_string())))?;
+        let facts = EventFacts::of(record.outline(), payload.bytes.len());
         drop(record);
-        let append = Append { facts, claim, payload, attempt, sync, lease };
+        let append = Append { facts, claim, payload, sealer, attempt, sync, lease };
         self.write(|reply| Command::Append { append: Box::new(append), reply }, || AppendError::Closed).await
     }
 
@@ -419,11 +444,12 @@ impl Journal for LogJournal {
     }
 
     fn stats(&self) -> Stats {
-        let (lanes, sources) = {
+        let (lanes, sources, keys) = {
             let state = self.state();
-            (state.lane_stats(), state.sources.stats())
+            (state.lane_stats(), state.sources.stats(), state.key_use())
         };
         Stats {
+            keys,
             lanes,
             sources,
             share_bytes: self.shared.shares.share(),

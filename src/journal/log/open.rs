@@ -11,13 +11,16 @@ use bytes::Bytes;
 use super::claims::{self, Claims, Held};
 use super::codec::{Decoder, Encoder};
 use super::entry::Segment;
-use super::record::Record;
+use super::parts::{self, Parts};
+use super::record::{KIND_EVENT, Record};
 use super::routes::Known;
-use super::segment::{self, FORMAT, Found, HEADER_BYTES, Header, RawRecord, Scan, SegmentKey};
+use super::segment::{self, FORMAT, FORMAT_OLDEST, Found, HEADER_BYTES, Header, RawRecord, Scan, SegmentKey};
 use super::state::{EventFacts, Rearmed, State};
+use super::stored::{self, EventOutline};
+use super::survey::no_key;
 use crate::base::UnixMillis;
-use crate::journal::Position;
 use crate::journal::disk::{self, Disk};
+use crate::journal::{KeyUse, Position};
 
 /// Why a journal could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -40,13 +43,20 @@ pub enum OpenError {
         owner: u32,
     },
     /// Written by another version.
-    #[error("{file} has format {found}, and this forebay reads format {FORMAT}; run the version that wrote it")]
+    #[error(
+        "{file} has format {found}, and this forebay reads {FORMAT_OLDEST} to {newest}; nothing was changed: run the version that wrote it"
+    )]
     Format {
         /// The file.
         file: String,
         /// Its format.
         found: u32,
+        /// The newest that is read.
+        newest: u32,
     },
+    /// What is kept is sealed with keys that are not configured.
+    #[error("{}", no_key(.0))]
+    NoKey(Vec<KeyUse>),
     /// Not part of this journal.
     #[error("{file} belongs to another journal, or has been renamed; move it away, it was never part of this one")]
     Foreign {
@@ -85,6 +95,20 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
 pub struct Lock(#[allow(dead_code)] File); // the lock is the open file
 
 impl Lock {
+    /// Whether another process has the journal in `dir`. Touches nothing.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`].
+    pub fn peek(dir: &Path) -> Result<(), OpenError> {
+        let path = dir.join("lock");
+        let Ok(mut file) = File::open(&path) else { return Ok(()) };
+        // Closing the file lets go of what was asked for.
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(locked(&mut file, path)),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the directory if need be (mode 0700) and locks it.
     ///
     /// # Errors
@@ -101,17 +125,19 @@ impl Lock {
         let mut file = options.map_err(failed(format!("cannot open {}", path.display())))?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                let holder = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-                return Err(OpenError::Locked { path, holder });
-            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(locked(&mut file, path)),
             Err(error) => return Err(failed(format!("cannot lock {}", path.display()))(error.into())),
         }
         let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         written.map_err(failed(format!("cannot write {}", path.display())))?;
         Ok(Self(file))
     }
+}
+
+fn locked(file: &mut File, path: PathBuf) -> OpenError {
+    let mut text = String::new();
+    let holder = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+    OpenError::Locked { path, holder }
 }
 
 /// What a journal is, once and for all.
@@ -141,14 +167,25 @@ impl Meta {
         if !files.iter().any(|(name, _)| name == META) {
             return if has_segments { Err(OpenError::NoMeta) } else { Self::make(disk) };
         }
-        let file = disk.open(META).map_err(failed("cannot open journal.meta"))?;
-        let mut bytes = [0; 60];
-        let got = file.read_at(&mut bytes, 0).map_err(failed("cannot read journal.meta"))?;
-        match Self::decode(&Bytes::copy_from_slice(bytes.get(..got).unwrap_or_default())) {
+        match Self::peek(disk)? {
             Some(meta) => Ok(meta),
             None if has_segments => Err(OpenError::NoMeta),
             None => Self::make(disk),
         }
+    }
+
+    /// Reads `journal.meta`; none if it is not there, or is damaged.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub fn peek(disk: &dyn Disk) -> Result<Option<Self>, OpenError> {
+        let file = match disk.open(META) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(failed("cannot open journal.meta"))?,
+        };
+        let mut bytes = [0; 60];
+        let got = file.read_at(&mut bytes, 0).map_err(failed("cannot read journal.meta"))?;
+        Ok(Self::decode(&Bytes::copy_from_slice(bytes.get(..got).unwrap_or_default())))
     }
 
     fn make(disk: &dyn Disk) -> Result<Self, OpenError> {
@@ -289,24 +326,25 @@ impl Reading {
     fn segment(&mut self, disk: &dyn Disk, key: SegmentKey, bytes: u64, last: bool) -> Result<u64, OpenError> {
         let path = segment::path(key.number);
         let file = disk.open(&path).map_err(failed(format!("cannot open {path}")))?;
-        let made_at = match segment::read_header(&*file, key).map_err(failed(format!("cannot read {path}")))? {
-            Header::Good { made_at, .. } => made_at,
-            Header::OtherFormat(found) => return Err(OpenError::Format { file: path, found }),
-            Header::Foreign => return Err(OpenError::Foreign { file: path }),
-            Header::Torn if last && bytes <= u64::from(HEADER_BYTES) => {
-                disk.remove(&path).map_err(failed(format!("cannot remove {path}")))?; // died while making it
-                return Ok(0);
-            }
-            Header::Torn => {
-                tracing::error!(
-                    segment = key.number,
-                    "the segment's header is damaged; reading its records all the same"
-                );
-                UnixMillis(0)
-            }
-        };
+        let (made_at, sealed_by) =
+            match segment::read_header(&*file, key).map_err(failed(format!("cannot read {path}")))? {
+                Header::Good { made_at, sealed_by, .. } => (made_at, sealed_by),
+                Header::OtherFormat(found) => return Err(OpenError::Format { file: path, found, newest: FORMAT }),
+                Header::Foreign => return Err(OpenError::Foreign { file: path }),
+                Header::Torn if last && bytes <= u64::from(HEADER_BYTES) => {
+                    disk.remove(&path).map_err(failed(format!("cannot remove {path}")))?; // died while making it
+                    return Ok(0);
+                }
+                Header::Torn => {
+                    tracing::error!(
+                        segment = key.number,
+                        "the segment's header is damaged; reading its records all the same"
+                    );
+                    (UnixMillis(0), None) // a record says with which key it is sealed, too
+                }
+            };
         let end = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if end <= HEADER_BYTES {
+        if end <= HEADER_BYTES && last {
             disk.remove(&path).map_err(failed(format!("cannot remove {path}")))?; // nothing was ever written to it
             return Ok(0);
         }
@@ -314,7 +352,7 @@ impl Reading {
             // What a crash left in the page cache is about to count: duplicates of it will be acknowledged.
             file.sync().map_err(failed(format!("cannot flush {path}")))?;
         }
-        self.state.segments.insert(key.number, Segment::begun(end, made_at));
+        self.state.segments.insert(key.number, Segment::begun(end, made_at, sealed_by));
         let mut scan = Scan::new(file, key, 0, end, 4 << 20);
         let mut damaged = 0;
         while let Some(found) = scan.next().map_err(failed(format!("cannot read {path}")))? {
@@ -344,8 +382,15 @@ impl Reading {
 
     fn record(&mut self, key: SegmentKey, raw: RawRecord) -> Result<(), OpenError> {
         let at = segment::position(key.number, raw.offset);
-        let (first, end, payload) = (raw.entry, raw.end, raw.payload.len());
-        let Ok(record) = Record::decode(raw.kind, raw.payload) else {
+        if let (Some(key), Some(segment)) = (parts::key_of(&raw), self.state.segments.get_mut(&key.number)) {
+            segment.sealed_by.get_or_insert(key);
+        }
+        if raw.kind == KIND_EVENT
+            && let Ok(event) = Parts::outline(&raw).and_then(|mut from| stored::decode_outline(&mut from))
+        {
+            return self.event(at, &raw, event);
+        }
+        let Ok(record) = Record::decode_outline(&raw) else {
             tracing::error!(
                 segment = key.number,
                 offset = raw.offset,
@@ -355,13 +400,7 @@ impl Reading {
             return Ok(());
         };
         match record {
-            Record::Event(record) => {
-                if let Some(claim) = record.claim.filter(|_| at >= self.sealed_through) {
-                    let held = Held::new(&claim, record.event.id, at, first, record.deliveries.len());
-                    self.claims.give(claim.hash, held);
-                }
-                self.state.add_event(at, first, &EventFacts::of(&record, payload), false);
-            }
+            Record::Event(_) => {} // what makes no sense as an outline makes none whole
             Record::Started { delivery, home, event_at, number, .. } => {
                 self.state.started(delivery, home, event_at, number);
             }
@@ -376,8 +415,17 @@ impl Reading {
             Record::Duplicate { .. } | Record::SameBody { .. } => {}
             Record::Trimmed { segment } => self.trimmed.push(segment),
         }
+        Ok(())
+    }
+
+    fn event(&mut self, at: Position, raw: &RawRecord, event: EventOutline) -> Result<(), OpenError> {
+        if let Some(claim) = event.claim.filter(|_| at >= self.sealed_through) {
+            let held = Held::new(&claim, event.id, at, raw.entry, event.deliveries.len());
+            self.claims.give(claim.hash, held);
+        }
+        self.state.add_event(at, raw.entry, &EventFacts::of(event, raw.payload.len()), false);
         if self.claims.is_full() {
-            let through = segment::position(key.number, end);
+            let through = segment::position(segment::split(at).0, raw.end);
             self.claims.seal(through, self.now).map_err(failed("cannot seal claims"))?;
             self.sealed_through = through;
         }

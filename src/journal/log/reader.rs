@@ -4,16 +4,19 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use super::entry::Standing;
+use super::parts::{Parts, Unreadable};
 use super::record::{Home, KIND_EVENT, KIND_REARMED, Record};
 use super::segment::{self, Found, RawRecord, Scan, SegmentKey};
 use super::state::{self, State};
-use super::stored::{self, EventRecord, Progress, StoredDelivery};
+use super::stored::{self, EventOutline, EventRecord, Progress, StoredDelivery};
 use crate::base::Name;
 use crate::event::DeliveryId;
 use crate::journal::disk::{Disk, DiskFile};
+use crate::journal::seal::Keyring;
 use crate::journal::{Change, Changes, DeliveryState, JournalError, Lane, Located, PendingBatch, Position};
 
 /// How often an event may move while it is looked up.
@@ -29,6 +32,7 @@ pub struct Reader {
     pub disk: Arc<dyn Disk>,
     pub store: [u8; 16],
     pub state: Arc<Mutex<State>>,
+    pub keys: Arc<ArcSwap<Keyring>>,
     pub open: VecDeque<(u32, Arc<dyn DiskFile>)>,
 }
 
@@ -93,11 +97,12 @@ impl Reader {
             return Err(JournalError::Damaged);
         };
         let first_entry = raw.entry;
-        match Record::decode(raw.kind, raw.payload) {
+        match Record::decode(&raw, &self.keys.load()) {
             Ok(Record::Event(record)) if record.event.id == located.id => {
                 Ok(Some(FoundEvent { at, first_entry, record }))
             }
-            Ok(_) | Err(_) => Err(JournalError::Damaged),
+            Err(Unreadable::NoKey(key)) => Err(JournalError::NoKey(key)),
+            Ok(_) | Err(Unreadable::Malformed | Unreadable::Altered) => Err(JournalError::Damaged),
         }
     }
 
@@ -156,7 +161,8 @@ impl Reader {
         let at = segment::position(number, raw.offset);
         match raw.kind {
             KIND_EVENT => {
-                let Ok((id, deliveries)) = stored::decode_deliveries(raw.payload) else { return };
+                let outline = Parts::outline(&raw).and_then(|mut from| stored::decode_outline(&mut from));
+                let Ok(EventOutline { id, deliveries, .. }) = outline else { return };
                 let mut state = self.state();
                 for (index, delivery) in (0u8..).zip(deliveries) {
                     let home = Home { segment: number, entry: raw.entry.saturating_add(u32::from(index)) };
@@ -172,7 +178,7 @@ impl Reader {
                 }
             }
             KIND_REARMED => {
-                let Ok(Record::Rearmed { delivery, home, event_at, .. }) = Record::decode(raw.kind, raw.payload) else {
+                let Ok(Record::Rearmed { delivery, home, event_at, .. }) = Record::decode_outline(&raw) else {
                     return;
                 };
                 let mut state = self.state();
@@ -200,17 +206,22 @@ impl Reader {
             let oldest = state.segments.keys().next().filter(|oldest| **oldest > 1);
             (segments, oldest.map(|oldest| segment::position(*oldest, 0)), state.tail)
         };
-        let (mut changes, mut gone) = (Vec::new(), oldest);
+        let (mut changes, mut gone, mut locked) = (Vec::new(), oldest, None);
+        let keys = self.keys.load_full();
         let stopped = self.walk(segments, after, |_, number, raw| {
-            match Record::decode(raw.kind, raw.payload) {
+            match Record::decode(&raw, &keys) {
                 Ok(Record::Trimmed { segment }) => {
                     gone = gone.max(Some(segment::position(segment.saturating_add(1), 0)));
                 }
                 Ok(record) => changes.extend(change(segment::position(number, raw.offset), record)),
-                Err(_) => {}
+                Err(Unreadable::NoKey(key)) => locked = Some(key),
+                Err(Unreadable::Malformed | Unreadable::Altered) => {}
             }
-            changes.len() >= max
+            changes.len() >= max || locked.is_some()
         })?;
+        if let Some(key) = locked {
+            return Err(JournalError::NoKey(key));
+        }
         // What is gone is said last, to a reader that has heard of everything that was copied forward: the records that told
         // one that lags of a copy may be gone by now, and it would take the event for gone where it last knew it.
         let heard = gone.filter(|_| stopped == Stopped::End);

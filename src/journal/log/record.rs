@@ -2,13 +2,14 @@
 //!
 //! Numbers are little-endian; *bytes* is a u32 length and the bytes; *maybe* is a flag byte (0 or 1)
 //! and the value if 1; times are i64 Unix milliseconds; a *home* is where a delivery's event record
-//! keeps its state: u32 segment, u32 entry.
+//! keeps its state: u32 segment, u32 entry. What stands in *slants* is what a sender or an application wrote, sealed where there
+//! is a key (`parts`).
 //!
 //! | kind | holds |
 //! | --- | --- |
-//! | 1 Event | maybe moved-from (position u64, first entry u32); maybe claim (16-byte hash, until, fingerprint u64, rearms u8); u8 count of deliveries (destination bytes, maybe path bytes, status u8, attempts u32, attempts-before u32, since, maybe not-before, reason u8); maybe what the sender was told (status u16, maybe type bytes, body bytes); id 16; source, provider bytes; maybe type; maybe provider's id; method, path bytes; maybe query; u16 count of params (two bytes each); received-at; client address bytes (4 or 16); tls u8; maybe host; proof scheme, slot bytes; u16 count of headers (name, value bytes); body bytes |
+//! | 1 Event | maybe moved-from (position u64, first entry u32); maybe claim (16-byte hash, until, fingerprint u64, rearms u8); u8 count of deliveries (destination bytes, maybe path bytes, status u8, attempts u32, attempts-before u32, since, maybe not-before, reason u8); *maybe what the sender was told (status u16, maybe type bytes, maybe body bytes)*; id 16; source, provider bytes; *maybe type; maybe provider's id; method, path bytes; maybe query; u16 count of params (two bytes each)*; received-at; *client address bytes (4 or 16); tls u8; maybe host; proof scheme, slot bytes; u16 count of headers (name, value bytes); body bytes* |
 //! | 2 Started | delivery (16 + u8), home, event's position u64, number u32, at |
-//! | 3 Settled | delivery, home, verdict u8 (1 delivered, 2 retry, 3 dead, 4 refused), retry-at or settled-at, dead reason u8, maybe attempt (number u32, reason u8, started-at, took-ms u64, maybe status u16, maybe error, answer bytes) |
+//! | 3 Settled | delivery, home, verdict u8 (1 delivered, 2 retry, 3 dead, 4 refused), retry-at or settled-at, dead reason u8, maybe attempt (number u32, reason u8, started-at, took-ms u64, maybe status u16, *maybe error, answer bytes*) |
 //! | 4 Rearmed | delivery, home, event's position u64, why u8 (1 replay, 2 duplicate), attempts u32, at |
 //! | 5 Duplicate | event id 16, conflict u8, at |
 //! | 6 Trimmed | segment u32 |
@@ -19,9 +20,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::codec::{Decoder, Encoder, Malformed};
+use super::parts::{Parts, Payload, Unreadable, Writing};
+use super::segment::RawRecord;
 use super::stored::{EventRecord, decode_event, encode_event};
 use crate::base::UnixMillis;
 use crate::event::{Attempt, AttemptReason, DeadReason, DeliveryId, EventId};
+use crate::journal::seal::{CannotSeal, Keyring, Sealer};
 use crate::journal::{Position, Rearm, Settled, Verdict};
 
 /// Where a delivery's state is kept: the entry of its event's record in a segment.
@@ -63,24 +67,25 @@ const KIND_TRIMMED: u8 = 6;
 const KIND_SAME_BODY: u8 = 7;
 
 impl Record {
-    /// The record's kind and payload.
-    pub fn encode(&self) -> (u8, Vec<u8>) {
-        let mut out = Encoder::default();
+    /// The record's kind and payload, sealed by `sealer` where there is anything to seal.
+    ///
+    /// # Errors
+    /// [`CannotSeal`].
+    pub fn encode(&self, sealer: Option<&Sealer>) -> Result<(u8, Payload), CannotSeal> {
+        let mut writing = Writing::new(sealer);
+        let out = writing.open();
         let kind = match self {
-            Self::Event(record) => {
-                encode_event(&mut out, record);
-                KIND_EVENT
-            }
+            Self::Event(record) => return Ok((KIND_EVENT, encode_event(record, sealer)?)),
             Self::Started { delivery, home, event_at, number, at } => {
-                encode_target(&mut out, *delivery, *home).u64(event_at.0).u32(*number).i64(at.0);
+                encode_target(out, *delivery, *home).u64(event_at.0).u32(*number).i64(at.0);
                 KIND_STARTED
             }
             Self::Settled { settled, home, at } => {
-                encode_settled(&mut out, settled, *home, *at);
+                encode_settled(&mut writing, settled, *home, *at);
                 KIND_SETTLED
             }
             Self::Rearmed { delivery, home, event_at, why, attempts, at } => {
-                encode_target(&mut out, *delivery, *home).u64(event_at.0);
+                encode_target(out, *delivery, *home).u64(event_at.0);
                 out.u8(if *why == Rearm::Replay { 1 } else { 2 }).u32(*attempts).i64(at.0);
                 KIND_REARMED
             }
@@ -97,25 +102,39 @@ impl Record {
                 KIND_SAME_BODY
             }
         };
-        (kind, out.0)
+        Ok((kind, writing.finish(kind)?))
     }
 
-    /// Reads a payload of `kind`.
+    /// Reads a record whole, what is sealed opened with `keys`.
     ///
     /// # Errors
-    /// [`Malformed`] if it is not one.
-    pub fn decode(kind: u8, payload: Bytes) -> Result<Self, Malformed> {
-        let mut from = Decoder(payload);
+    /// [`Unreadable`].
+    pub fn decode(raw: &RawRecord, keys: &Keyring) -> Result<Self, Unreadable> {
+        Ok(Self::read(raw.kind, Parts::whole(raw, keys)?)?)
+    }
+
+    /// Reads what the journal goes by, which needs no key: an attempt comes without its error and answer. Not for events.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it is not one, or is an event that is sealed.
+    pub fn decode_outline(raw: &RawRecord) -> Result<Self, Malformed> {
+        Self::read(raw.kind, Parts::outline(raw)?)
+    }
+
+    fn read(kind: u8, mut reading: Parts) -> Result<Self, Malformed> {
+        if kind == KIND_EVENT {
+            return Ok(Self::Event(Box::new(decode_event(&mut reading)?)));
+        }
+        let from = &mut reading.open;
         Ok(match kind {
-            KIND_EVENT => Self::Event(Box::new(decode_event(&mut from)?)),
             KIND_STARTED => {
-                let (delivery, home) = decode_target(&mut from)?;
+                let (delivery, home) = decode_target(from)?;
                 let event_at = Position(from.u64()?);
                 Self::Started { delivery, home, event_at, number: from.u32()?, at: UnixMillis(from.i64()?) }
             }
-            KIND_SETTLED => decode_settled(&mut from)?,
+            KIND_SETTLED => decode_settled(&mut reading)?,
             KIND_REARMED => {
-                let (delivery, home) = decode_target(&mut from)?;
+                let (delivery, home) = decode_target(from)?;
                 let event_at = Position(from.u64()?);
                 let why = if from.u8()? == 1 { Rearm::Replay } else { Rearm::Duplicate };
                 Self::Rearmed { delivery, home, event_at, why, attempts: from.u32()?, at: UnixMillis(from.i64()?) }
@@ -143,7 +162,8 @@ fn decode_target(from: &mut Decoder) -> Result<(DeliveryId, Home), Malformed> {
     Ok((delivery, Home { segment: from.u32()?, entry: from.u32()? }))
 }
 
-fn encode_settled(out: &mut Encoder, settled: &Settled, home: Home, at: UnixMillis) {
+fn encode_settled(writing: &mut Writing<'_>, settled: &Settled, home: Home, at: UnixMillis) {
+    let out = writing.open();
     encode_target(out, settled.delivery, home);
     match settled.verdict {
         Verdict::Delivered => out.u8(1).i64(at.0).u8(0),
@@ -161,10 +181,11 @@ fn encode_settled(out: &mut Encoder, settled: &Settled, home: Home, at: UnixMill
         None => out.u8(0),
         Some(status) => out.u8(1).u16(status),
     };
-    out.maybe(attempt.error.as_deref().map(str::as_bytes)).bytes(&attempt.answer);
+    writing.private().maybe(attempt.error.as_deref().map(str::as_bytes)).bytes(&attempt.answer);
 }
 
-fn decode_settled(from: &mut Decoder) -> Result<Record, Malformed> {
+fn decode_settled(reading: &mut Parts) -> Result<Record, Malformed> {
+    let from = &mut reading.open;
     let (delivery, home) = decode_target(from)?;
     let (code, time, why) = (from.u8()?, UnixMillis(from.i64()?), from.u8()?);
     let verdict = match code {
@@ -174,17 +195,21 @@ fn decode_settled(from: &mut Decoder) -> Result<Record, Malformed> {
         4 => Verdict::Refused,
         _ => return Err(Malformed),
     };
-    let attempt = from.maybe(|from| {
+    let mut attempt = from.maybe(|from| {
         Ok(Attempt {
             number: from.u32()?,
             reason: reason_from(from.u8()?)?,
             started_at: UnixMillis(from.i64()?),
             took: Duration::from_millis(from.u64()?),
             status: from.maybe(Decoder::u16)?,
-            error: from.maybe(Decoder::text)?,
-            answer: from.bytes()?,
+            error: None,
+            answer: Bytes::new(),
         })
     })?;
+    if let Some((attempt, private)) = attempt.as_mut().zip(reading.private()) {
+        attempt.error = private.maybe(Decoder::text)?;
+        attempt.answer = private.bytes()?;
+    }
     Ok(Record::Settled { settled: Settled { delivery, attempt, verdict }, home, at: time })
 }
 

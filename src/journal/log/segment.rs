@@ -1,8 +1,11 @@
 //! Segments: the files that the log is made of.
 //!
 //! `log/<number, 8 hex digits>.log` begins with 64 bytes: magic `FOREBAY1`, u32 format version, u32
-//! segment number, 16-byte store id, i64 time of creation, u32 number of the oldest segment at that time, 16 zero
-//! bytes, u32 CRC-32C of the 60 before.
+//! segment number, 16-byte store id, i64 time of creation, u32 number of the oldest segment at that time, the 8-byte id of the
+//! key that what is sealed in it is sealed with (zero: nothing is), 8 zero bytes, u32 CRC-32C of the 60 before.
+//!
+//! Format 3 is format 2 (which has no sealed records, and no key in the header) and sealed records; segments of both may stand
+//! side by side. Format 1 was never released.
 //!
 //! Records follow, each at a multiple of 8 and padded with zeros to the next:
 //!
@@ -10,7 +13,8 @@
 //! | --- | --- |
 //! | 0–3 | the store's marker: the first 4 bytes of its id |
 //! | 4 | kind |
-//! | 5–7 | zero |
+//! | 5 | form of the payload: 0 clear, 1 sealed (`parts`) |
+//! | 6–7 | zero |
 //! | 8–11 | length of the payload |
 //! | 12–15 | CRC-32C of the payload |
 //! | 16–19 | for an event, the number of its first entry in the segment, else zero |
@@ -25,12 +29,16 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::parts::Payload;
 use crate::base::UnixMillis;
 use crate::journal::Position;
 use crate::journal::disk::{Disk, DiskFile};
+use crate::journal::seal::KeyId;
 
 /// The format that this program writes.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+/// The oldest format that it reads.
+pub const FORMAT_OLDEST: u32 = 2;
 /// The length of a segment's header.
 pub const HEADER_BYTES: u32 = 64;
 const MAGIC: &[u8; 8] = b"FOREBAY1";
@@ -76,14 +84,21 @@ pub fn record_bytes(payload: usize) -> usize {
     (RECORD_HEADER + payload).next_multiple_of(ALIGN)
 }
 
-/// Makes segment `key.number` durable and empty, ready for appending; `oldest` is the oldest there is.
+/// Makes segment `key.number` durable and empty, ready for appending; `oldest` is the oldest there is, and `sealed_by` what
+/// seals in it.
 ///
 /// # Errors
 /// As the operating system says.
-pub fn create(disk: &dyn Disk, key: SegmentKey, oldest: u32, now: UnixMillis) -> io::Result<Arc<dyn DiskFile>> {
+pub fn create(
+    disk: &dyn Disk,
+    key: SegmentKey,
+    oldest: u32,
+    now: UnixMillis,
+    sealed_by: Option<KeyId>,
+) -> io::Result<Arc<dyn DiskFile>> {
     let name = path(key.number);
     let file = disk.create(&name)?;
-    let begun = begin(&*file, key, oldest, now).and_then(|()| disk.sync_dir(DIR));
+    let begun = begin(&*file, key, oldest, now, sealed_by).and_then(|()| disk.sync_dir(DIR));
     if let Err(error) = begun {
         disk.remove(&name)?; // it would be in the way of the next try
         return Err(error);
@@ -91,7 +106,13 @@ pub fn create(disk: &dyn Disk, key: SegmentKey, oldest: u32, now: UnixMillis) ->
     Ok(file)
 }
 
-fn begin(file: &dyn DiskFile, key: SegmentKey, oldest: u32, now: UnixMillis) -> io::Result<()> {
+fn begin(
+    file: &dyn DiskFile,
+    key: SegmentKey,
+    oldest: u32,
+    now: UnixMillis,
+    sealed_by: Option<KeyId>,
+) -> io::Result<()> {
     let mut header = Vec::with_capacity(HEADER_BYTES as usize);
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&FORMAT.to_le_bytes());
@@ -99,6 +120,7 @@ fn begin(file: &dyn DiskFile, key: SegmentKey, oldest: u32, now: UnixMillis) -> 
     header.extend_from_slice(&key.store);
     header.extend_from_slice(&now.0.to_le_bytes());
     header.extend_from_slice(&oldest.to_le_bytes());
+    header.extend_from_slice(&sealed_by.map_or([0; 8], |key| key.0));
     header.resize(HEADER_BYTES as usize - 4, 0);
     header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
     file.append(&header)?;
@@ -114,6 +136,8 @@ pub enum Header {
         made_at: UnixMillis,
         /// The oldest segment there was then: those before it had been let go of.
         oldest: u32,
+        /// The key that what is sealed in it is sealed with.
+        sealed_by: Option<KeyId>,
     },
     /// It ends before its header does, or the header was never written whole: a crash while it was made.
     Torn,
@@ -137,14 +161,16 @@ pub fn read_header(file: &dyn DiskFile, key: SegmentKey) -> io::Result<Header> {
         return Ok(Header::Torn);
     }
     let format = u32_at(said, 8);
-    if format != FORMAT {
+    if !(FORMAT_OLDEST..=FORMAT).contains(&format) {
         return Ok(Header::OtherFormat(format));
     }
     if u32_at(said, 12) != key.number || said.get(16..32) != Some(&key.store) {
         return Ok(Header::Foreign);
     }
     let made = said.get(32..40).and_then(|bytes| bytes.try_into().ok()).map_or(0, i64::from_le_bytes);
-    Ok(Header::Good { made_at: UnixMillis(made), oldest: u32_at(said, 40) })
+    let key = said.get(44..52).and_then(|bytes| bytes.try_into().ok()).map(KeyId);
+    let sealed_by = key.filter(|key| key.0 != [0; 8]);
+    Ok(Header::Good { made_at: UnixMillis(made), oldest: u32_at(said, 40), sealed_by })
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -152,10 +178,11 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Adds a record at `offset` of segment `key` to `out`.
-pub fn frame(out: &mut Vec<u8>, key: SegmentKey, offset: u32, kind: u8, entry: u32, payload: &[u8]) {
+pub fn frame(out: &mut Vec<u8>, key: SegmentKey, offset: u32, kind: u8, entry: u32, payload: &Payload) {
+    let Payload { form, bytes: payload } = payload;
     let start = out.len();
     out.extend_from_slice(key.store.get(..4).unwrap_or_default());
-    out.extend_from_slice(&[kind, 0, 0, 0]);
+    out.extend_from_slice(&[kind, *form, 0, 0]);
     out.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend_from_slice(&crc32c::crc32c(payload).to_le_bytes());
     out.extend_from_slice(&entry.to_le_bytes());
@@ -181,6 +208,8 @@ pub struct RawRecord {
     pub end: u32,
     /// Its kind.
     pub kind: u8,
+    /// The form of its payload.
+    pub form: u8,
     /// The number of its first entry, for an event.
     pub entry: u32,
     /// Its payload.
@@ -272,12 +301,13 @@ impl Scan {
         if end > self.end {
             return Ok(Parsed::NoHeader); // its tail was never written
         }
-        let (kind, sum, entry) = (said.get(4).copied().unwrap_or(0), u32_at(said, 12), u32_at(said, 16));
+        let (kind, form) = (said.get(4).copied().unwrap_or(0), said.get(5).copied().unwrap_or(0));
+        let (sum, entry) = (u32_at(said, 12), u32_at(said, 16));
         let payload = self.bytes(at + RECORD_HEADER as u32, length)?;
         if payload.len() < length || crc32c::crc32c(&payload) != sum {
             return Ok(Parsed::BadPayload { end });
         }
-        Ok(Parsed::Good(RawRecord { offset: at, end, kind, entry, payload }))
+        Ok(Parsed::Good(RawRecord { offset: at, end, kind, form, entry, payload }))
     }
 
     /// `count` bytes at `at`; fewer only at the end of the file.
@@ -330,12 +360,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::new(dir.path());
         disk.create_dir(DIR).unwrap();
-        let file = create(&disk, KEY, 2, UnixMillis(1)).unwrap();
+        let file = create(&disk, KEY, 2, UnixMillis(1), None).unwrap();
         let (mut bytes, mut offsets) = (Vec::new(), Vec::new());
         for payload in payloads {
             let offset = HEADER_BYTES + u32::try_from(bytes.len()).unwrap();
             offsets.push(offset);
-            frame(&mut bytes, KEY, offset, 9, 0, payload);
+            frame(&mut bytes, KEY, offset, 9, 0, &Payload { form: 0, bytes: payload.to_vec() });
         }
         file.append(&bytes).unwrap();
         let end = HEADER_BYTES + u32::try_from(bytes.len()).unwrap();
@@ -393,7 +423,10 @@ mod tests {
         assert!(good_offsets(&disk, SegmentKey { store: *b"another store id", number: 3 }, end).is_empty());
         assert!(good_offsets(&disk, SegmentKey { number: 4, ..KEY }, end).is_empty());
         let file = disk.open(&path(3)).unwrap();
-        assert_eq!(read_header(&*file, KEY).unwrap(), Header::Good { made_at: UnixMillis(1), oldest: 2 });
+        assert_eq!(
+            read_header(&*file, KEY).unwrap(),
+            Header::Good { made_at: UnixMillis(1), oldest: 2, sealed_by: None }
+        );
         assert_eq!(read_header(&*file, SegmentKey { number: 4, ..KEY }).unwrap(), Header::Foreign);
     }
 }

@@ -14,7 +14,7 @@ use super::record::Home;
 use super::routes::{Known, Route, Table};
 use super::segment;
 use super::shares::Sources;
-use super::stored::{EventRecord, Progress, StoredDelivery};
+use super::stored::{EventOutline, Progress, StoredDelivery};
 use crate::base::{Name, UnixMillis};
 use crate::event::{AttemptReason, DeliveryId, EventId};
 use crate::journal::{Lane, Located, Pending, Position, Rearm, Verdict};
@@ -460,12 +460,12 @@ pub struct EventFacts {
 
 impl EventFacts {
     /// Those of `record`, whose payload is of so many bytes.
-    pub fn of(record: &EventRecord, payload: usize) -> Self {
+    pub fn of(record: EventOutline, payload: usize) -> Self {
         Self {
-            id: record.event.id,
-            source: record.event.source.clone(),
-            received_at: record.event.received_at,
-            deliveries: record.deliveries.clone(),
+            id: record.id,
+            source: record.source,
+            received_at: record.received_at,
+            deliveries: record.deliveries,
             moved_from: record.moved_from,
             bytes: u32::try_from(segment::record_bytes(payload)).unwrap_or(u32::MAX),
         }

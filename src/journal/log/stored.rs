@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::codec::{Decoder, Encoder, Malformed};
-use super::record::{reason_code, reason_from};
+use super::parts::{Parts, Payload, Writing};
+use super::record::{KIND_EVENT, reason_code, reason_from};
 use crate::base::{Name, UnixMillis};
 use crate::event::{AttemptReason, Client, DeliveryId, DeliveryStatus, Event, EventId, Headers, Proof};
+use crate::journal::seal::{CannotSeal, Sealer};
 use crate::journal::{Position, Relayed};
 
 /// An event as it is kept.
@@ -24,6 +25,37 @@ pub struct EventRecord {
     pub relayed: Option<Relayed>,
     /// The event.
     pub event: Event,
+}
+
+/// What the journal goes by: an event without what its sender and the application wrote. Never sealed.
+#[derive(Clone, Debug)]
+pub struct EventOutline {
+    /// The event's id.
+    pub id: EventId,
+    /// The source that took it.
+    pub source: Name,
+    /// When it was received.
+    pub received_at: UnixMillis,
+    /// As [`EventRecord::moved_from`].
+    pub moved_from: Option<(Position, u32)>,
+    /// Its claim.
+    pub claim: Option<StoredClaim>,
+    /// Its deliveries, by index.
+    pub deliveries: Vec<StoredDelivery>,
+}
+
+impl EventRecord {
+    /// What the journal goes by.
+    pub fn outline(&self) -> EventOutline {
+        EventOutline {
+            id: self.event.id,
+            source: self.event.source.clone(),
+            received_at: self.event.received_at,
+            moved_from: self.moved_from,
+            claim: self.claim,
+            deliveries: self.deliveries.clone(),
+        }
+    }
 }
 
 /// A claim as it is kept with its event.
@@ -79,8 +111,30 @@ impl Progress {
     }
 }
 
-/// The payload of a fresh event, made before the writer sees it.
-pub fn encode_event(out: &mut Encoder, record: &EventRecord) {
+/// The payload of an event's record, what its sender and the application wrote sealed by `sealer`.
+///
+/// # Errors
+/// [`CannotSeal`].
+pub fn encode_event(record: &EventRecord, sealer: Option<&Sealer>) -> Result<Payload, CannotSeal> {
+    let mut out = Writing::new(sealer);
+    encode_front(out.open(), record);
+    match &record.relayed {
+        None => out.private().u8(0),
+        Some(told) => {
+            let content_type = told.content_type.as_ref().map(HeaderValue::as_bytes);
+            out.private().u8(1).u16(told.status).maybe(content_type).maybe(told.body.as_deref())
+        }
+    };
+    let event = &record.event;
+    out.open().raw(event.id.as_bytes());
+    out.open().bytes(event.source.as_str().as_bytes()).bytes(event.provider.as_str().as_bytes());
+    encode_request(out.private(), event);
+    out.open().i64(event.received_at.0);
+    encode_rest(out.private(), event);
+    out.finish(KIND_EVENT)
+}
+
+fn encode_front(out: &mut Encoder, record: &EventRecord) {
     match record.moved_from {
         None => out.u8(0),
         Some((from, entry)) => out.u8(1).u64(from.0).u32(entry),
@@ -101,32 +155,24 @@ pub fn encode_event(out: &mut Encoder, record: &EventRecord) {
         };
         out.u8(reason_code(progress.reason));
     }
-    match &record.relayed {
-        None => out.u8(0),
-        Some(told) => {
-            let content_type = told.content_type.as_ref().map(HeaderValue::as_bytes);
-            out.u8(1).u16(told.status).maybe(content_type).maybe(told.body.as_deref())
-        }
-    };
-    encode_facts(out, &record.event);
 }
 
-fn encode_facts(out: &mut Encoder, event: &Event) {
+fn encode_request(out: &mut Encoder, event: &Event) {
     let text = |value: &Option<Box<str>>| value.as_ref().map(|value| value.as_bytes().to_vec());
-    out.raw(event.id.as_bytes());
-    out.bytes(event.source.as_str().as_bytes()).bytes(event.provider.as_str().as_bytes());
     out.maybe(text(&event.kind).as_deref()).maybe(text(&event.provider_event_id).as_deref());
     out.bytes(event.method.as_str().as_bytes()).bytes(event.path.as_bytes()).maybe(text(&event.query).as_deref());
     out.u16(u16::try_from(event.params.len()).unwrap_or(u16::MAX));
     for (name, value) in event.params.iter().take(usize::from(u16::MAX)) {
         out.bytes(name.as_bytes()).bytes(value.as_bytes());
     }
-    out.i64(event.received_at.0);
+}
+
+fn encode_rest(out: &mut Encoder, event: &Event) {
     match event.client.ip {
         IpAddr::V4(ip) => out.bytes(&ip.octets()),
         IpAddr::V6(ip) => out.bytes(&ip.octets()),
     };
-    out.u8(u8::from(event.client.tls)).maybe(text(&event.client.host).as_deref());
+    out.u8(u8::from(event.client.tls)).maybe(event.client.host.as_deref().map(str::as_bytes));
     out.bytes(event.proof.scheme.as_bytes()).bytes(event.proof.slot.as_bytes());
     out.u16(u16::try_from(event.headers.len()).unwrap_or(u16::MAX));
     for (name, value) in event.headers.iter().take(usize::from(u16::MAX)) {
@@ -138,29 +184,54 @@ fn encode_facts(out: &mut Encoder, event: &Event) {
 /// Reads an event's payload.
 ///
 /// # Errors
-/// [`Malformed`] if it is not one.
-pub fn decode_event(from: &mut Decoder) -> Result<EventRecord, Malformed> {
-    let Front { moved_from, claim, deliveries, relayed } = decode_front(from)?;
-    Ok(EventRecord { moved_from, claim, deliveries, relayed, event: decode_facts(from)? })
+/// [`Malformed`] if it is not one, or is sealed and was not opened.
+pub fn decode_event(from: &mut Parts) -> Result<EventRecord, Malformed> {
+    let (moved_from, claim, deliveries) = decode_front(&mut from.open)?;
+    let relayed = decode_relayed(from.private().ok_or(Malformed)?)?;
+    let id = EventId::from_bytes(from.open.id()?);
+    let (source, provider) = (decode_name(&mut from.open)?, decode_name(&mut from.open)?);
+    let Request { kind, provider_event_id, method, path, query, params } =
+        decode_request(from.private().ok_or(Malformed)?)?;
+    let received_at = UnixMillis(from.open.i64()?);
+    let private = from.private().ok_or(Malformed)?;
+    let event = Event {
+        id,
+        source,
+        provider,
+        kind,
+        provider_event_id,
+        method,
+        path,
+        query,
+        params,
+        received_at,
+        client: Client {
+            ip: decode_ip(&private.bytes()?)?,
+            tls: private.u8()? == 1,
+            host: private.maybe(Decoder::text)?,
+        },
+        proof: Proof { scheme: private.text()?, slot: private.text()? },
+        headers: decode_headers(private)?,
+        body: private.bytes()?,
+    };
+    Ok(EventRecord { moved_from, claim, deliveries, relayed, event })
 }
 
-/// An event's id and deliveries, without the rest of it.
+/// Reads what the journal goes by, opened or not.
 ///
 /// # Errors
 /// [`Malformed`] if the payload is not an event's.
-pub fn decode_deliveries(payload: Bytes) -> Result<(EventId, Vec<StoredDelivery>), Malformed> {
-    let mut from = Decoder(payload);
-    let Front { deliveries, .. } = decode_front(&mut from)?;
-    Ok((EventId::from_bytes(from.id()?), deliveries))
+pub fn decode_outline(from: &mut Parts) -> Result<EventOutline, Malformed> {
+    let (moved_from, claim, deliveries) = decode_front(&mut from.open)?;
+    from.private().map(decode_relayed).transpose()?;
+    let id = EventId::from_bytes(from.open.id()?);
+    let (source, _provider) = (decode_name(&mut from.open)?, decode_name(&mut from.open)?);
+    from.private().map(decode_request).transpose()?;
+    let received_at = UnixMillis(from.open.i64()?);
+    Ok(EventOutline { id, source, received_at, moved_from, claim, deliveries })
 }
 
-/// What stands before the event's facts.
-struct Front {
-    moved_from: Option<(Position, u32)>,
-    claim: Option<StoredClaim>,
-    deliveries: Vec<StoredDelivery>,
-    relayed: Option<Relayed>,
-}
+type Front = (Option<(Position, u32)>, Option<StoredClaim>, Vec<StoredDelivery>);
 
 fn decode_front(from: &mut Decoder) -> Result<Front, Malformed> {
     let moved_from = from.maybe(|from| Ok((Position(from.u64()?), from.u32()?)))?;
@@ -174,10 +245,37 @@ fn decode_front(from: &mut Decoder) -> Result<Front, Malformed> {
     })?;
     let count = from.u8()?;
     let deliveries = (0..count).map(|_| decode_delivery(from)).collect::<Result<_, _>>()?;
-    let relayed = from.maybe(|from| {
+    Ok((moved_from, claim, deliveries))
+}
+
+fn decode_relayed(from: &mut Decoder) -> Result<Option<Relayed>, Malformed> {
+    from.maybe(|from| {
         Ok(Relayed { status: from.u16()?, content_type: from.maybe(decode_value)?, body: from.maybe(Decoder::bytes)? })
-    })?;
-    Ok(Front { moved_from, claim, deliveries, relayed })
+    })
+}
+
+/// What an event's sender asked for, in short.
+struct Request {
+    kind: Option<Box<str>>,
+    provider_event_id: Option<Box<str>>,
+    method: Method,
+    path: Box<str>,
+    query: Option<Box<str>>,
+    params: Vec<(Box<str>, Box<str>)>,
+}
+
+fn decode_request(from: &mut Decoder) -> Result<Request, Malformed> {
+    Ok(Request {
+        kind: from.maybe(Decoder::text)?,
+        provider_event_id: from.maybe(Decoder::text)?,
+        method: Method::from_bytes(&from.bytes()?).map_err(|_| Malformed)?,
+        path: from.text()?,
+        query: from.maybe(Decoder::text)?,
+        params: {
+            let count = from.u16()?;
+            (0..count).map(|_| Ok((from.text()?, from.text()?))).collect::<Result<_, _>>()?
+        },
+    })
 }
 
 fn decode_delivery(from: &mut Decoder) -> Result<StoredDelivery, Malformed> {
@@ -192,28 +290,6 @@ fn decode_delivery(from: &mut Decoder) -> Result<StoredDelivery, Malformed> {
             not_before: from.maybe(|from| from.i64().map(UnixMillis))?,
             reason: reason_from(from.u8()?)?,
         },
-    })
-}
-
-fn decode_facts(from: &mut Decoder) -> Result<Event, Malformed> {
-    Ok(Event {
-        id: EventId::from_bytes(from.id()?),
-        source: decode_name(from)?,
-        provider: decode_name(from)?,
-        kind: from.maybe(Decoder::text)?,
-        provider_event_id: from.maybe(Decoder::text)?,
-        method: Method::from_bytes(&from.bytes()?).map_err(|_| Malformed)?,
-        path: from.text()?,
-        query: from.maybe(Decoder::text)?,
-        params: {
-            let count = from.u16()?;
-            (0..count).map(|_| Ok((from.text()?, from.text()?))).collect::<Result<_, _>>()?
-        },
-        received_at: UnixMillis(from.i64()?),
-        client: Client { ip: decode_ip(&from.bytes()?)?, tls: from.u8()? == 1, host: from.maybe(Decoder::text)? },
-        proof: Proof { scheme: from.text()?, slot: from.text()? },
-        headers: decode_headers(from)?,
-        body: from.bytes()?,
     })
 }
 

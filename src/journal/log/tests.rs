@@ -3,7 +3,9 @@
 mod clocks;
 mod faults;
 mod first;
+mod formats;
 mod orphans;
+mod sealed;
 mod shares;
 mod space;
 
@@ -18,7 +20,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::base::{ByteSize, ManualClock, UnixMillis};
 use crate::event::{Attempt, AttemptReason, Client, DeadReason, DedupeKey, Event, EventId, Proof};
-use crate::journal::{Change, NewDelivery, Pending, Verdict};
+use crate::journal::seal::Encryption;
+use crate::journal::{Change, NewDelivery, Pending, Relayed, Verdict};
 use crate::provider::VerifiedEvent;
 
 const T0: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -31,7 +34,18 @@ struct Store {
 }
 
 fn settings(dir: &Path, max_size: u64) -> Settings {
-    Settings { dir: dir.to_owned(), max_size: ByteSize(max_size), retention: Retention::default() }
+    Settings {
+        dir: dir.to_owned(),
+        max_size: ByteSize(max_size),
+        retention: Retention::default(),
+        encryption: Default::default(),
+    }
+}
+
+/// As [`open`], with these keys.
+fn open_sealed(dir: &Path, clock: &Arc<ManualClock>, encryption: Encryption) -> Result<LogJournal, OpenError> {
+    let settings = Settings { encryption, ..settings(dir, 64 << 20) };
+    LogJournal::open(&settings, Arc::clone(clock) as _, Metrics::new("test"))
 }
 
 fn open(dir: &Path, clock: &Arc<ManualClock>, max_size: u64) -> LogJournal {

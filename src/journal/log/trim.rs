@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::RETRY_AFTER;
-use super::codec::Encoder;
 use super::commit::{Batch, Broken};
 use super::entry::{Entry, Segment, Standing};
+use super::parts::Unreadable;
 use super::record::{self, Home, Record};
 use super::segment::{self, Found, Scan, SegmentKey};
 use super::state::EventFacts;
@@ -46,6 +46,7 @@ impl Writer {
             return Err(Broken::Failed(why));
         }
         self.exhausted = false;
+        self.follow_keys()?; // where it failed before
         self.index_bytes = self.disk.list("index").map_or(0, |files| files.iter().map(|(_, bytes)| bytes).sum());
         let _ = self.tend_claims(); // a failure is logged, shows in `room`, and is tried again
         if let Err(error) = self.time.mark_now_and_then(&*self.disk) {
@@ -193,18 +194,24 @@ impl Writer {
         self.add(&Record::Trimmed { segment: number }, &mut batch)?;
         batch.must_be_durable();
         self.commit(&mut batch)?; // only what is durable elsewhere may go here
-        let removed = self.disk.remove(&segment::path(number)).and_then(|()| self.disk.sync_dir(segment::DIR));
-        if let Err(error) = removed {
-            return Err(self.write_failed(&error, "remove a segment"));
-        }
-        self.log_bytes = self.log_bytes.saturating_sub(u64::from(end));
-        self.state().remove_segment(number);
+        self.remove_segment(number, end)?;
         if why == Why::Space {
             let gone = u64::from(events.saturating_sub(copied));
             self.metrics.journal().evicted(gone);
             self.gauges.evicted.fetch_add(gone, Ordering::Relaxed);
         }
         tracing::debug!(segment = number, events, copied, ?why, "segment let go");
+        Ok(())
+    }
+
+    /// Removes segment `number`, which has `end` bytes, and which the log says is let go of.
+    pub fn remove_segment(&mut self, number: u32, end: u32) -> Result<(), Broken> {
+        let removed = self.disk.remove(&segment::path(number)).and_then(|()| self.disk.sync_dir(segment::DIR));
+        if let Err(error) = removed {
+            return Err(self.write_failed(&error, "remove a segment"));
+        }
+        self.log_bytes = self.log_bytes.saturating_sub(u64::from(end));
+        self.state().remove_segment(number);
         Ok(())
     }
 
@@ -224,15 +231,21 @@ impl Writer {
                 Err(error) => return Err(self.fail(&format!("segment {number} cannot be read: {error}"))),
             };
             let (offset, first) = (raw.offset, raw.entry);
-            let Ok(Record::Event(mut event)) = Record::decode(raw.kind, raw.payload) else { continue };
+            let mut event = match Record::decode(&raw, &self.keys.load()) {
+                Ok(Record::Event(event)) => event,
+                Err(Unreadable::NoKey(key)) => {
+                    return Err(self.fail(&format!("segment {number} is sealed with a key that is not there: {key}")));
+                }
+                Ok(_) | Err(Unreadable::Malformed | Unreadable::Altered) => continue,
+            };
             if !self.bring_up_to_date(&mut event, number, first, now) {
                 continue;
             }
             event.moved_from = Some((segment::position(number, offset), first));
-            let mut payload = Encoder::default();
-            stored::encode_event(&mut payload, &event);
-            let facts = EventFacts::of(&event, payload.0.len());
-            let (at, first) = self.add_event(&payload.0, facts, batch)?;
+            let payload = stored::encode_event(&event, self.active.sealer.as_deref());
+            let payload = payload.map_err(|error| self.fail(&error.to_string()))?;
+            let facts = EventFacts::of(event.outline(), payload.bytes.len());
+            let (at, first) = self.add_event(&payload, facts, batch)?;
             if let Some(claim) = event.claim.filter(|claim| claim.until > now) {
                 let held = super::claims::Held::new(&claim, event.event.id, at, first, event.deliveries.len());
                 batch.claim(&mut self.claims, claim.hash, held);

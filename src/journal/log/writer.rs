@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::claims::{Claims, Found, Held};
 use super::commit::{Batch, Broken, Effect, Told};
 use super::entry::Standing;
+use super::parts::Payload;
 use super::pauses;
 use super::record::{Home, KIND_EVENT, Record};
 use super::segment::{self, HEADER_BYTES};
@@ -22,6 +24,7 @@ use crate::admit::Lease;
 use crate::base::{ByteSize, Clock, Name, UnixMillis};
 use crate::event::{DeliveryId, EventId};
 use crate::journal::disk::{Disk, DiskFile};
+use crate::journal::seal::{Keyring, Sealer};
 use crate::journal::{
     AppendError, Appended, FirstAttempt, JournalError, Lane, Located, Pause, Position, Rearm, Reserved, Retention,
     Room, Routes, Settled, Sync, Verdict,
@@ -56,6 +59,8 @@ pub enum Command {
     Rearm { at: Located, first_entry: u32, wanted: Vec<u8>, why: Rearm, reply: Reply<Vec<DeliveryId>, JournalError> },
     /// Let go of what is past retention.
     Trim { keep: Retention, reply: Reply<(), JournalError> },
+    /// Seal and open with these from now on.
+    SetKeys { keys: Arc<Keyring>, reply: Reply<(), JournalError> },
     /// Take no more than this from now on.
     Resize { max_size: ByteSize, reply: Reply<(), JournalError> },
     /// Flush and end.
@@ -66,7 +71,9 @@ pub enum Command {
 pub struct Append {
     pub facts: EventFacts,
     pub claim: Option<StoredClaim>,
-    pub payload: Vec<u8>,
+    pub payload: Payload,
+    /// What sealed the payload.
+    pub sealer: Option<Arc<Sealer>>,
     pub attempt: Option<FirstAttempt>,
     pub sync: Sync,
     pub lease: Option<Lease>,
@@ -86,6 +93,8 @@ pub struct Writer {
     pub metrics: Metrics,
     pub keep: Retention,
     pub active: Active,
+    /// What the segment written to is sealed with is in [`Active`].
+    pub keys: Arc<ArcSwap<Keyring>>,
     /// Nothing can be evicted until something is settled.
     pub exhausted: bool,
     pub shares: Arc<Shares>,
@@ -128,6 +137,8 @@ impl Limits {
 pub struct Active {
     pub number: u32,
     pub file: Arc<dyn DiskFile>,
+    /// What seals in it.
+    pub sealer: Option<Arc<Sealer>>,
     /// Its length on disk.
     pub length: u32,
     /// Entries in it, written or in the batch.
@@ -140,8 +151,8 @@ pub struct Active {
 
 impl Active {
     /// A segment that has nothing but its header.
-    pub fn begun(number: u32, file: Arc<dyn DiskFile>) -> Self {
-        Self { number, file, length: HEADER_BYTES, entries: 0, flushed: HEADER_BYTES, unflushed: None }
+    pub fn begun(number: u32, file: Arc<dyn DiskFile>, sealer: Option<Arc<Sealer>>) -> Self {
+        Self { number, file, sealer, length: HEADER_BYTES, entries: 0, flushed: HEADER_BYTES, unflushed: None }
     }
 }
 
@@ -229,6 +240,10 @@ impl Writer {
                 self.refresh_room();
                 drop(reply.send(done)); // whoever asked may have gone
             }
+            Command::SetKeys { keys, reply } => {
+                let _ = self.commit(batch); // whoever waits has been told
+                drop(reply.send(self.change_keys(keys).map_err(JournalError::from)));
+            }
             Command::Resize { max_size, reply } => {
                 let _ = self.commit(batch); // whoever waits has been told
                 drop(reply.send(self.resize(max_size)));
@@ -266,15 +281,18 @@ impl Writer {
 
     /// Keeps an event whose key nobody holds; `alike` is an earlier one with the same signed bytes.
     fn fresh(&mut self, append: Append, alike: Option<EventId>, batch: &mut Batch) -> Result<Appended, AppendError> {
-        let Append { facts, claim, payload, attempt, sync, .. } = append;
+        let Append { facts, claim, payload, sealer, attempt, sync, .. } = append;
+        let payload = self.sealed_for_here(payload, sealer)?;
         let (id, entries, now) = (facts.id, facts.deliveries.len(), self.time.now());
-        let same_body = alike.map(|like| Record::SameBody { event: id, like }.encode());
+        let same_body = alike.map(|like| self.encode(&Record::SameBody { event: id, like })).transpose()?;
         let notes =
             |home, at| attempt.as_ref().map_or_else(Vec::new, |attempt| attempt_notes(id, home, at, attempt, now));
         let nowhere = Home { segment: 0, entry: 0 };
-        let follow = notes(nowhere, Position::START).into_iter().map(|(record, _)| record.encode());
-        let follow = follow.chain(same_body.clone()).map(|(_, payload)| segment::record_bytes(payload.len()));
-        let size = segment::record_bytes(payload.len()) + follow.sum::<usize>();
+        let mut size = segment::record_bytes(payload.bytes.len());
+        for (record, _) in notes(nowhere, Position::START) {
+            size += segment::record_bytes(self.encode(&record)?.1.bytes.len());
+        }
+        size += same_body.iter().map(|(_, payload)| segment::record_bytes(payload.bytes.len())).sum::<usize>();
         if size as u64 > self.limits.max_bytes / 4 {
             return Err(AppendError::TooLarge { bytes: size });
         }
@@ -299,7 +317,7 @@ impl Writer {
         let (at, first) = self.add_event(&payload, facts, batch)?;
         let (segment, _) = segment::split(at);
         for (record, effect) in notes(Home { segment, entry: first }, at) {
-            let (kind, payload) = record.encode();
+            let (kind, payload) = self.encode(&record)?;
             self.frame(kind, 0, &payload, batch);
             batch.late.push(effect);
         }
@@ -346,11 +364,11 @@ impl Writer {
     /// Adds an event's record; it counts with the batch.
     pub fn add_event(
         &mut self,
-        payload: &[u8],
+        payload: &Payload,
         facts: EventFacts,
         batch: &mut Batch,
     ) -> Result<(Position, u32), Broken> {
-        let at = self.place(segment::record_bytes(payload.len()), batch)?;
+        let at = self.place(segment::record_bytes(payload.bytes.len()), batch)?;
         let first = self.active.entries;
         self.frame(KIND_EVENT, first, payload, batch);
         self.active.entries += u32::try_from(facts.deliveries.len()).unwrap_or(0);

@@ -35,7 +35,7 @@ use crate::journal::Position;
 use crate::journal::disk::Disk;
 
 pub use self::open::Opened;
-pub use self::run::Found;
+pub use self::run::{FOOTER as RUN_FOOTER, Found, MAGIC as RUN_MAGIC};
 
 /// Claims in memory before they are sealed: about 12 MiB, and as much again while those before them are being sealed.
 pub const OPEN_MAX: usize = 1 << 17;

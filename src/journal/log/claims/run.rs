@@ -31,8 +31,8 @@ use crate::event::EventId;
 use crate::journal::Position;
 use crate::journal::disk::{Disk, DiskFile};
 
-pub(super) const MAGIC: &[u8; 8] = b"FBCLAIM3";
-const FOOTER: u64 = 64;
+pub const MAGIC: &[u8; 8] = b"FBCLAIM3";
+pub const FOOTER: u64 = 64;
 /// No store gets this far by itself: at one seal a second it takes a hundred years.
 const SEAL_MAX: u32 = 0xF000_0000;
 pub(super) const ROW: usize = 64;
