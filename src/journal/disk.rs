@@ -209,6 +209,7 @@ pub fn replace(disk: &dyn Disk, dir: &str, name: &str, bytes: &[u8]) -> io::Resu
 /// A disk whose next calls fail on demand.
 #[cfg(test)]
 pub mod failing {
+    use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::sync::{Condvar, Mutex};
 
@@ -225,10 +226,14 @@ pub mod failing {
         pub written: AtomicU64,
         /// The file system says that it has no space left.
         pub no_space: AtomicBool,
-        /// Bytes of the log that were appended since its last `sync`.
-        pub unflushed: AtomicU64,
-        /// The most that [`Faults::unflushed`] ever was when a file of claims was begun.
-        pub unflushed_claims: AtomicU64,
+        /// Runs of claims and checkpoints that were written.
+        pub derived: AtomicU64,
+        /// Those of them that go further than the log was flushed when they were begun.
+        pub ahead: AtomicU64,
+        /// How much of each file is flushed.
+        flushed: Mutex<BTreeMap<String, u64>>,
+        /// That, as it was when each file was begun.
+        begun: Mutex<BTreeMap<String, BTreeMap<String, u64>>>,
         gate: Mutex<Gate>,
         moved: Condvar,
     }
@@ -258,6 +263,26 @@ pub mod failing {
             self.moved.notify_all();
         }
 
+        fn begin(&self, name: &str) {
+            let flushed = self.flushed.lock().unwrap().clone();
+            self.begun.lock().unwrap().insert(name.to_owned(), flushed);
+        }
+
+        /// Looks at what gets its name: up to where in the log it goes stands in a run's footer and in a checkpoint's head.
+        fn end(&self, name: &str, bytes: &[u8]) {
+            let at = match name.split('/').next_back() {
+                Some("checkpoint.new") => 24,
+                Some(run) if run.ends_with(".clm.new") => bytes.len() - 32,
+                _ => return,
+            };
+            let through = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+            let (segment, offset) = (format!("log/{:08x}.log", through >> 32), through & u64::from(u32::MAX));
+            let begun = self.begun.lock().unwrap();
+            let is_ahead = begun[name].get(&segment).is_some_and(|flushed| *flushed < offset);
+            self.ahead.fetch_add(u64::from(is_ahead), Ordering::SeqCst);
+            self.derived.fetch_add(1, Ordering::SeqCst);
+        }
+
         fn pass_gate(&self) {
             let mut gate = self.gate.lock().unwrap();
             gate.waiting += 1;
@@ -277,7 +302,8 @@ pub mod failing {
 
     struct FailingFile {
         faults: Arc<Faults>,
-        is_log: bool,
+        name: String,
+        length: AtomicU64,
         real: Arc<dyn DiskFile>,
     }
 
@@ -286,12 +312,9 @@ pub mod failing {
             self.real.create_dir(name)
         }
         fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-            let unflushed = self.faults.unflushed.load(Ordering::SeqCst);
-            if name.starts_with("claims/") {
-                self.faults.unflushed_claims.fetch_max(unflushed, Ordering::SeqCst);
-            }
-            let (faults, is_log) = (Arc::clone(&self.faults), name.starts_with("log/"));
-            Ok(Arc::new(FailingFile { faults, is_log, real: self.real.create(name)? }))
+            self.faults.begin(name);
+            let (faults, real) = (Arc::clone(&self.faults), self.real.create(name)?);
+            Ok(Arc::new(FailingFile { faults, name: name.to_owned(), length: AtomicU64::new(0), real }))
         }
         fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
             self.real.open(name)
@@ -300,6 +323,7 @@ pub mod failing {
             self.real.list(dir)
         }
         fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.faults.end(from, &fs::read(self.real.root.join(from))?);
             self.real.rename(from, to)
         }
         fn remove(&self, name: &str) -> io::Result<()> {
@@ -322,9 +346,7 @@ pub mod failing {
                 return Err(io::Error::from_raw_os_error(28)); // ENOSPC
             }
             self.faults.written.fetch_add(bytes.len() as u64, Ordering::SeqCst);
-            if self.is_log {
-                self.faults.unflushed.fetch_add(bytes.len() as u64, Ordering::SeqCst);
-            }
+            self.length.fetch_add(bytes.len() as u64, Ordering::SeqCst);
             self.real.append(bytes)
         }
         fn sync(&self) -> io::Result<()> {
@@ -332,12 +354,13 @@ pub mod failing {
                 return Err(io::Error::from_raw_os_error(5)); // EIO
             }
             self.faults.pass_gate();
-            if self.is_log {
-                self.faults.unflushed.store(0, Ordering::SeqCst);
-            }
-            self.real.sync()
+            let length = self.length.load(Ordering::SeqCst);
+            self.real.sync()?;
+            self.faults.flushed.lock().unwrap().insert(self.name.clone(), length);
+            Ok(())
         }
         fn truncate(&self, length: u64) -> io::Result<()> {
+            self.length.store(length, Ordering::SeqCst);
             self.real.truncate(length)
         }
         fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -144,7 +144,10 @@ impl Writer {
         self.log_bytes += u64::from(HEADER_BYTES);
         let mut state = self.state();
         let fresh = Segment::begun(HEADER_BYTES, now, sealed_by);
-        state.segments.insert(number, fresh);
+        if let Some(full) = state.segments.values_mut().next_back() {
+            Arc::make_mut(full).close();
+        }
+        state.segments.insert(number, Arc::new(fresh));
         state.tail = segment::position(number, HEADER_BYTES);
         Ok(())
     }
@@ -171,11 +174,18 @@ impl Writer {
         if self.claims.is_overfull() {
             return self.seal_claims();
         }
-        if self.claims.is_full() && self.flush() {
-            let through = segment::position(self.active.number, self.active.length);
-            self.claims.begin_seal(through, now);
+        if self.claims.is_full() {
+            self.begin_seal();
         }
         Ok(())
+    }
+
+    /// Has the open claims sealed in the background.
+    pub fn begin_seal(&mut self) {
+        if self.flush() {
+            let through = segment::position(self.active.number, self.active.length);
+            self.claims.begin_seal(through, self.time.now());
+        }
     }
 
     /// Writes the batch, flushes it if anything in it must be durable, and tells whoever waits.
@@ -222,6 +232,7 @@ impl Writer {
             }
             self.active.length += u32::try_from(batch.bytes.len()).unwrap_or(0);
             self.log_bytes += batch.bytes.len() as u64;
+            self.checkpoints.grew(batch.bytes.len() as u64);
             self.active.unflushed.get_or_insert_with(Instant::now);
         }
         Self::apply(std::mem::take(&mut batch.early), &mut self.state());
@@ -232,7 +243,7 @@ impl Writer {
         let (number, length) = (self.active.number, self.active.length);
         let mut state = self.state();
         state.tail = segment::position(number, length);
-        if let Some(segment) = state.segments.get_mut(&number) {
+        if let Some(segment) = state.segments.get_mut(&number).map(Arc::make_mut) {
             segment.end = length;
         }
         // Under one lock: whoever hears of an event can read it.
@@ -311,12 +322,12 @@ impl Writer {
     /// Says what the journal takes.
     pub fn measure(&self) {
         self.gauges.bytes.store(self.used(), Ordering::Relaxed);
-        self.shares.set_others(self.claims.bytes() + self.index_bytes);
+        self.shares.set_others(self.claims.bytes() + self.index_bytes + self.checkpoints.bytes());
     }
 
     /// Everything the journal takes, as far as it is written.
     pub fn used(&self) -> u64 {
-        self.log_bytes + self.claims.bytes() + self.index_bytes
+        self.log_bytes + self.claims.bytes() + self.index_bytes + self.checkpoints.bytes()
     }
 
     /// The state. A panic elsewhere does not make it wrong: every change to it is whole.

@@ -8,7 +8,7 @@ use crate::event::DeliveryStatus;
 use crate::journal::seal::KeyId;
 
 /// What is known of one segment.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Segment {
     /// Its length in bytes, as far as readers may go.
     pub end: u32,
@@ -47,6 +47,12 @@ impl Segment {
     /// When the newest event in it was received; one without events is as old as itself.
     pub fn newest_at(&self) -> UnixMillis {
         if self.events == 0 { self.made_at } else { self.newest }
+    }
+
+    /// It grows no more: gives back the room that was taken for that.
+    pub fn close(&mut self) {
+        self.entries.shrink_to_fit();
+        self.classes.shrink_to_fit();
     }
 
     /// About how many of its bytes are still needed when so many of its deliveries are. Events without deliveries
@@ -105,6 +111,16 @@ impl Entry {
             Standing::Refused => 4,
         };
         Self(code | u32::from(route & 0x3FFF) << 3 | attempts.min(0x7FFF) << 17)
+    }
+
+    /// As it is written down.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// As it was written down.
+    pub fn from_bits(bits: u32) -> Self {
+        Self(bits)
     }
 
     /// Where it stands.

@@ -7,6 +7,7 @@
 //!
 //! One thread writes (`writer`), one reads (`reader`); `state` is what both know in memory.
 
+mod checkpoint;
 mod claims;
 mod codec;
 mod commit;
@@ -41,6 +42,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::checkpoint::Checkpoints;
 use self::entry::Segment;
 use self::open::{Lock, Meta, Recovered};
 use self::reader::{FoundEvent, Reader};
@@ -173,18 +175,29 @@ impl LogJournal {
         let keys = Arc::new(ArcSwap::from_pointee(keys));
         let time = Time::open(&*disk, Arc::clone(&clock)).map_err(cannot("cannot read journal.time"))?;
         let time = Arc::new(time);
-        let Recovered { mut state, mut claims, sealed_through, next_segment, damaged } =
-            open::recover(&disk, meta.store, time.now())?;
+        let began = Instant::now();
+        let recovered = open::recover(&disk, meta.store, time.now())?;
+        let Recovered { mut state, mut claims, sealed_through, next_segment, damaged, read_bytes, checkpoint } =
+            recovered;
         survey::lacks(state.key_use(), &settings.encryption)?; // a header may be damaged
         claims.merge_at_most(limits.max_bytes / 16);
         let key = SegmentKey { store: meta.store, number: next_segment };
         let oldest = state.segments.keys().next().copied().unwrap_or(next_segment);
-        let file = segment::create(&*disk, key, oldest, time.now(), sealed_by);
-        let file = file.map_err(cannot("cannot begin a segment"))?;
-        let fresh = Segment::begun(segment::HEADER_BYTES, time.now(), sealed_by);
-        state.segments.insert(next_segment, fresh);
+        let now = time.now();
+        let file = segment::create(&*disk, key, oldest, now, sealed_by).map_err(cannot("cannot begin a segment"))?;
+        let fresh = Segment::begun(segment::HEADER_BYTES, now, sealed_by);
+        state.segments.insert(next_segment, Arc::new(fresh));
         let log_bytes = state.segments.values().map(|segment| u64::from(segment.end)).sum();
         state.recovered(segment::position(next_segment, segment::HEADER_BYTES));
+        if log_bytes > u64::from(segment::HEADER_BYTES) {
+            tracing::info!(
+                log_bytes,
+                read_bytes,
+                from_checkpoint = checkpoint.is_some(),
+                took_ms = began.elapsed().as_millis(),
+                "the journal was read back"
+            );
+        }
         let shares = Arc::clone(&state.sources.shares);
         shares.set_capacity(limits.capacity());
 
@@ -208,6 +221,7 @@ impl LogJournal {
             state: Arc::clone(&state),
             claims,
             sealed_through,
+            checkpoints: Checkpoints::new(Arc::clone(&disk), meta.store, checkpoint.unwrap_or(0), read_bytes),
             limits,
             gauges: Arc::clone(&gauges),
             metrics,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::checkpoint;
 use super::claims::{self, Claims, Held};
 use super::codec::{Decoder, Encoder};
 use super::entry::Segment;
@@ -226,9 +227,13 @@ pub struct Recovered {
     pub next_segment: u32,
     /// Stretches in the middle of the log that could not be read, and segments and runs of claims that are missing.
     pub damaged: u64,
+    /// How much of the log was read for what is known now.
+    pub read_bytes: u64,
+    /// The size of the checkpoint that it was read from; none if there was none, or no good one.
+    pub checkpoint: Option<u64>,
 }
 
-/// Reads everything back; `now` is the journal's time. Opening is the same however often it is interrupted.
+/// Reads everything back, from the last checkpoint on if there is a good one; `now` is the journal's time. Opening is the same however often it is interrupted.
 ///
 /// # Errors
 /// [`OpenError`]: a file that is not ours or not readable is named, and nothing is changed.
@@ -255,12 +260,38 @@ pub fn recover(disk: &Arc<dyn Disk>, store: [u8; 16], now: UnixMillis) -> Result
         disk.remove(&segment::path(number)).map_err(failed("cannot remove a segment that was let go of"))?;
     }
     let known = Known::read(disk).map_err(failed("cannot read which routes there were"))?;
-    let present: Vec<u32> = files.iter().map(|(number, _)| *number).collect();
-    let mut reading = Reading { state: State::new(epoch, known), claims, sealed_through, trimmed: Vec::new(), now };
-    for (number, bytes) in files {
+    let mut present: Vec<u32> = files.iter().map(|(number, _)| *number).collect();
+    let mut reading = Reading {
+        state: State::new(epoch, known.clone()),
+        claims,
+        sealed_through,
+        known_through: Position::START,
+        trimmed: Vec::new(),
+        read_bytes: 0,
+        now,
+    };
+    let loaded = checkpoint::load(disk, store, &files, || State::new(epoch, known)).unwrap_or_else(|unfit| {
+        tracing::warn!(reason = %unfit, "the checkpoint is passed over; the whole log is read");
+        None
+    });
+    let (mut let_go_before, mut checkpoint) = (oldest, None);
+    if let Some(loaded) = loaded {
+        (reading.state, reading.known_through) = (loaded.state, loaded.through);
+        // Only if the runs are those that the checkpoint knew, or came after them, does it know what is in them.
+        if sealed_through >= loaded.sealed.runs {
+            reading.sealed_through = sealed_through.max(loaded.sealed.through);
+        }
+        let_go_before = oldest.max(loaded.oldest);
+        checkpoint = Some(loaded.bytes);
+        let (number, _) = segment::split(loaded.through);
+        present.extend((!present.contains(&number)).then_some(number)); // it was begun, and had no record
+        present.sort_unstable();
+    }
+    let (first, _) = segment::split(reading.known_through.min(reading.sealed_through));
+    for (number, bytes) in files.into_iter().filter(|(number, _)| *number >= first) {
         damaged += reading.segment(disk, SegmentKey { store, number }, bytes, number == last)?;
     }
-    damaged += missing(oldest, &present, &reading.trimmed);
+    damaged += missing(let_go_before, &present, &reading.trimmed);
     for number in std::mem::take(&mut reading.trimmed) {
         if reading.state.segments.contains_key(&number) {
             disk.remove(&segment::path(number)).map_err(failed("cannot remove a trimmed segment"))?;
@@ -268,12 +299,13 @@ pub fn recover(disk: &Arc<dyn Disk>, store: [u8; 16], now: UnixMillis) -> Result
         }
     }
     disk.sync_dir(segment::DIR).map_err(failed("cannot flush the segments' directory"))?;
-    let Reading { state, mut claims, mut sealed_through, .. } = reading;
+    let Reading { state, mut claims, mut sealed_through, read_bytes, .. } = reading;
+    checkpoint::clear(disk, checkpoint.is_some());
     let next_segment = next_number(&state, sealed_through);
     let through = segment::position(next_segment, HEADER_BYTES);
     claims.mend(through, now).map_err(failed("cannot seal the claims that were read again"))?;
     sealed_through = sealed_through.min(through);
-    Ok(Recovered { state, claims, sealed_through, next_segment, damaged })
+    Ok(Recovered { state, claims, sealed_through, next_segment, damaged, read_bytes, checkpoint })
 }
 
 /// No store gets this far by itself: at one segment a second it takes a hundred years.
@@ -317,7 +349,10 @@ struct Reading {
     state: State,
     claims: Claims,
     sealed_through: Position,
+    /// The state knows what stands before this: only claims are read there.
+    known_through: Position,
     trimmed: Vec<u32>,
+    read_bytes: u64,
     now: UnixMillis,
 }
 
@@ -352,8 +387,15 @@ impl Reading {
             // What a crash left in the page cache is about to count: duplicates of it will be acknowledged.
             file.sync().map_err(failed(format!("cannot flush {path}")))?;
         }
-        self.state.segments.insert(key.number, Segment::begun(end, made_at, sealed_by));
-        let mut scan = Scan::new(file, key, 0, end, 4 << 20);
+        let fresh = || Arc::new(Segment::begun(end, made_at, sealed_by));
+        let segment = self.state.segments.entry(key.number).or_insert_with(fresh);
+        Arc::make_mut(segment).end = end;
+        let (first, offset) = segment::split(self.known_through.min(self.sealed_through));
+        let from = if key.number == first { offset } else { 0 };
+        let (known, offset) = segment::split(self.known_through);
+        let new_from = if key.number == known { offset } else { 0 };
+        self.read_bytes += if key.number < known { 0 } else { u64::from(end.saturating_sub(new_from)) };
+        let mut scan = Scan::new(file, key, from, end, 4 << 20);
         let mut damaged = 0;
         while let Some(found) = scan.next().map_err(failed(format!("cannot read {path}")))? {
             match found {
@@ -377,13 +419,18 @@ impl Reading {
                 }
             }
         }
+        if let Some(segment) = self.state.segments.get_mut(&key.number) {
+            Arc::make_mut(segment).close();
+        }
         Ok(damaged)
     }
 
     fn record(&mut self, key: SegmentKey, raw: RawRecord) -> Result<(), OpenError> {
         let at = segment::position(key.number, raw.offset);
-        if let (Some(key), Some(segment)) = (parts::key_of(&raw), self.state.segments.get_mut(&key.number)) {
-            segment.sealed_by.get_or_insert(key);
+        if let (Some(key), Some(segment)) = (parts::key_of(&raw), self.state.segments.get_mut(&key.number))
+            && segment.sealed_by.is_none()
+        {
+            Arc::make_mut(segment).sealed_by = Some(key);
         }
         if raw.kind == KIND_EVENT
             && let Ok(event) = Parts::outline(&raw).and_then(|mut from| stored::decode_outline(&mut from))
@@ -399,8 +446,11 @@ impl Reading {
             );
             return Ok(());
         };
+        let is_new = at >= self.known_through;
         match record {
             Record::Event(_) => {} // what makes no sense as an outline makes none whole
+            Record::Trimmed { segment } => self.trimmed.push(segment),
+            _ if !is_new => {}
             Record::Started { delivery, home, event_at, number, .. } => {
                 self.state.started(delivery, home, event_at, number);
             }
@@ -413,7 +463,6 @@ impl Reading {
                 self.state.rearmed(&rearmed, at, false);
             }
             Record::Duplicate { .. } | Record::SameBody { .. } => {}
-            Record::Trimmed { segment } => self.trimmed.push(segment),
         }
         Ok(())
     }
@@ -423,7 +472,9 @@ impl Reading {
             let held = Held::new(&claim, event.id, at, raw.entry, event.deliveries.len());
             self.claims.give(claim.hash, held);
         }
-        self.state.add_event(at, raw.entry, &EventFacts::of(event, raw.payload.len()), false);
+        if at >= self.known_through {
+            self.state.add_event(at, raw.entry, &EventFacts::of(event, raw.payload.len()), false);
+        }
         if self.claims.is_full() {
             let through = segment::position(segment::split(at).0, raw.end);
             self.claims.seal(through, self.now).map_err(failed("cannot seal claims"))?;

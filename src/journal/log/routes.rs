@@ -64,6 +64,11 @@ impl Table {
         self.watch.subscribe()
     }
 
+    /// Source and destination of each, by number.
+    pub fn names(&self) -> impl Iterator<Item = (&Name, &Name)> {
+        self.routes.iter().map(|route| (&route.source, &route.destination))
+    }
+
     /// The number of a route.
     pub fn find(&self, source: &Name, destination: &Name) -> Option<u16> {
         self.of.get(source)?.get(destination).copied()

@@ -44,7 +44,7 @@ fn bytes_of(class: u8) -> u64 {
 }
 
 /// The classes of a segment's entries: an event's first has its size's, the others [`SAME_EVENT`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Classes(Vec<u8>);
 
 impl Classes {
@@ -52,6 +52,21 @@ impl Classes {
     pub fn push_event(&mut self, entries: usize, bytes: u32) {
         let first = std::iter::once(class(u64::from(bytes)));
         self.0.extend(first.chain(std::iter::repeat(SAME_EVENT)).take(entries));
+    }
+
+    /// A byte an entry.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Those that [`Classes::as_bytes`] gave.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    /// Gives back the room that was taken for more.
+    pub fn shrink_to_fit(&mut self) {
+        self.0.shrink_to_fit();
     }
 
     /// The entries of the event that has entry `entry`, and how many bytes it counts for.

@@ -24,8 +24,9 @@ const RING_MAX: usize = 512;
 
 /// Everything the journal knows in memory.
 pub struct State {
-    /// By number; the last is the one written to.
-    pub segments: BTreeMap<u32, Segment>,
+    /// By number; the last is the one written to. Shared with a checkpoint that is being written, and copied when one of
+    /// them changes meanwhile.
+    pub segments: BTreeMap<u32, Arc<Segment>>,
     /// One for each destination that ever had a delivery here.
     pub lanes: Vec<LaneState>,
     lane_of: HashMap<Name, u16>,
@@ -154,7 +155,7 @@ impl State {
         }
         let route = |delivery: &StoredDelivery| self.route(&record.source, &delivery.destination).unwrap_or(0);
         let routes: Vec<u16> = record.deliveries.iter().map(route).collect();
-        let Some(segment) = self.segments.get_mut(&number) else { return };
+        let Some(segment) = self.segments.get_mut(&number).map(Arc::make_mut) else { return };
         segment.events += 1;
         segment.event_bytes += u64::from(record.bytes);
         segment.newest = segment.newest.max(record.received_at);
@@ -234,7 +235,7 @@ impl State {
         let reason = if why == Rearm::Replay { AttemptReason::Replay } else { AttemptReason::Rearm };
         let progress = Progress { attempts, attempts_before: attempts, since: at, not_before: None, reason };
         self.active.insert(id, Active { home, event_at, progress });
-        if let Some(segment) = self.segments.get_mut(&segment::split(record_at).0) {
+        if let Some(segment) = self.segments.get_mut(&segment::split(record_at).0).map(Arc::make_mut) {
             segment.has_rearm = true;
         }
         if live {
@@ -370,11 +371,11 @@ impl State {
     }
 
     fn entry_mut(&mut self, home: Home) -> Option<&mut Entry> {
-        self.segments.get_mut(&home.segment)?.entries.get_mut(home.entry as usize)
+        self.segments.get_mut(&home.segment).map(Arc::make_mut)?.entries.get_mut(home.entry as usize)
     }
 
     fn dead_at(&mut self, home: Home, at: UnixMillis) {
-        if let Some(segment) = self.segments.get_mut(&home.segment) {
+        if let Some(segment) = self.segments.get_mut(&home.segment).map(Arc::make_mut) {
             segment.newest_dead = segment.newest_dead.max(at);
         }
     }
@@ -387,7 +388,7 @@ impl State {
     }
 
     fn stand_only(&mut self, home: Home, standing: Standing, attempts: Option<u32>) {
-        let Some(segment) = self.segments.get_mut(&home.segment) else { return };
+        let Some(segment) = self.segments.get_mut(&home.segment).map(Arc::make_mut) else { return };
         let Some(entry) = segment.entries.get_mut(home.entry as usize) else { return };
         let before = *entry;
         *entry = Entry::new(standing, before.route(), attempts.unwrap_or(before.attempts()));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use super::checkpoint::Checkpoints;
 use super::claims::{Claims, Found, Held};
 use super::commit::{Batch, Broken, Effect, Told};
 use super::entry::Standing;
@@ -88,6 +89,7 @@ pub struct Writer {
     pub state: Arc<Mutex<State>>,
     pub claims: Claims,
     pub sealed_through: Position,
+    pub checkpoints: Checkpoints,
     pub limits: Limits,
     pub gauges: Arc<Gauges>,
     pub metrics: Metrics,
@@ -183,7 +185,9 @@ impl Writer {
             for command in taken.drain(..) {
                 if let Command::Close { reply } = command {
                     let _ = self.commit(&mut batch); // whoever waits has been told
-                    self.flush();
+                    if self.flush() {
+                        self.close_with_checkpoint();
+                    }
                     self.claims.close();
                     let _ = self.time.mark(&*self.disk); // the one before will do
                     self.gauges.set_room(Room::Failed(Arc::from("the journal is closed")));
@@ -193,6 +197,7 @@ impl Writer {
                 self.take(command, &mut batch);
             }
             let _ = self.commit(&mut batch); // whoever waits has been told
+            self.tend_checkpoint();
             self.gauges.set_busy(false);
         }
     }

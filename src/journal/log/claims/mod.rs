@@ -192,6 +192,21 @@ impl Claims {
         }
     }
 
+    /// Whether the claims before some position are on their way to the disk.
+    pub fn is_sealing(&self) -> bool {
+        self.sealing.as_ref().is_some_and(|sealing| sealing.job.is_some())
+    }
+
+    /// Whether there is none that is not in a run.
+    pub fn are_sealed(&self) -> bool {
+        self.open.is_empty() && self.sealing.is_none()
+    }
+
+    /// How far the runs that there are say that they go.
+    pub fn runs_through(&self) -> Position {
+        self.runs.iter().map(|placed| placed.run.through).max().unwrap_or(Position::START)
+    }
+
     /// Whether sealing is so far behind that it has to be waited for.
     pub fn is_overfull(&self) -> bool {
         self.open.len() >= 2 * self.seal_at

@@ -1,0 +1,537 @@
+//! A journal that is opened from its checkpoint is the same, in every way that can be seen, as one that read its whole log.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::AtomicI64;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::journal::disk::{DiskFile, Space};
+use crate::journal::log::checkpoint;
+use crate::journal::log::entry::Entry as Standings;
+
+const SMALL: u64 = 4 << 20;
+const FILE: &str = "checkpoint";
+const KEYS: u8 = 12;
+
+/// Everything that can be seen of a journal, the sizes of its files aside.
+async fn seen(store: &Store) -> BTreeMap<String, String> {
+    let mut seen = BTreeMap::new();
+    {
+        let state = store.journal.state();
+        let name = |route| {
+            let route = state.routes.get(route).unwrap();
+            format!("{}>{}", route.source, route.destination)
+        };
+        for (number, segment) in &state.segments {
+            let entry =
+                |entry: &Standings| format!("{:?} {} {}", entry.standing(), name(entry.route()), entry.attempts());
+            let entries: Vec<_> = segment.entries.iter().map(entry).collect();
+            let waits: BTreeMap<_, _> = segment.pending_by_route.iter().map(|(route, n)| (name(*route), *n)).collect();
+            let facts = (segment.end, segment.events, segment.event_bytes, segment.pending, segment.dead);
+            let times = (segment.made_at, segment.newest, segment.newest_dead);
+            let classes = segment.classes.as_bytes();
+            seen.insert(format!("segment {number}"), format!("{facts:?} {times:?} {entries:?} {waits:?} {classes:?}"));
+        }
+        for number in 0..state.routes.names().count() {
+            let route = state.routes.get(u16::try_from(number).unwrap()).unwrap();
+            let counts = (route.pending, route.dead, route.unsettled.load(Ordering::Relaxed));
+            let since = (route.there_since, route.orphans_until);
+            seen.insert(format!("route {}>{}", route.source, route.destination), format!("{counts:?} {since:?}"));
+        }
+        for (id, active) in state.active.iter().filter(|(id, active)| !active.progress.is_fresh(**id)) {
+            seen.insert(format!("under way {id}"), format!("{active:?}"));
+        }
+        seen.insert("tail".into(), format!("{:?}", state.tail));
+    }
+    let mut stats = store.journal.stats();
+    stats.lanes.sort_by(|one, other| one.destination.cmp(&other.destination));
+    stats.lanes.iter_mut().for_each(|lane| lane.orphaned.sort());
+    (stats.bytes, stats.share_bytes) = (0, None);
+    seen.insert("stats".into(), format!("{stats:?}"));
+    for lane in stats.lanes {
+        let waits: Vec<_> = store.pending(lane.destination.as_str()).await;
+        for pending in &waits {
+            let kept = store.journal.event(pending.event).await.unwrap();
+            seen.insert(
+                format!("delivery {}", pending.id),
+                format!("{pending:?} {:?}", kept.map(|kept| kept.event.body.len())),
+            );
+        }
+    }
+    let mut after = Position::START;
+    loop {
+        let changes = store.journal.changes(after, 100).await.unwrap();
+        if changes.changes.is_empty() && changes.next == after {
+            break;
+        }
+        for (number, change) in changes.changes.iter().enumerate() {
+            seen.insert(format!("change {after:?} {number}"), format!("{change:?}"));
+        }
+        after = changes.next;
+    }
+    for key in 0..KEYS {
+        let claim = entry(b"", Some(key), &[]).claim.unwrap();
+        seen.insert(format!("claim {key}"), format!("{:?}", store.journal.reserve(&claim).await.unwrap()));
+    }
+    seen
+}
+
+/// The store's directory as it is now, opened as a copy of it: with what `change` does to it before that.
+fn copied(store: (&Path, &ManualClock), change: impl FnOnce(&Path)) -> Store {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(store.1.copied()));
+    copy(store.0, dir.path());
+    change(dir.path());
+    let journal = open(dir.path(), &clock, SMALL);
+    Store { dir, clock, journal }
+}
+
+/// Ends a journal as a crash does, but for what is written in the background: that is waited for.
+async fn crash(journal: LogJournal) {
+    let gauges = Arc::clone(&journal.shared.gauges);
+    drop(journal);
+    while Arc::strong_count(&gauges) > 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn without(dir: &Path) {
+    let _ = fs::remove_file(dir.join(FILE)); // there may be none
+}
+
+fn routes(mask: u8) -> Routes {
+    let name = |name: &str| Name::new(name).unwrap();
+    let pairs = ["app", "audit", "late"].into_iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0);
+    let to: Vec<_> = pairs.map(|(_, to)| name(to)).collect();
+    Routes::to(["app", "audit", "late"].map(name)).with(name("acme"), to.clone()).with(name("beta"), to)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append { beta: bool, to: u8, key: Option<u8>, bytes: usize },
+    Attempt { to: usize, which: usize, verdict: Option<Verdict> },
+    Replay { which: usize },
+    Routes { mask: u8 },
+    Trim { hours: u32 },
+    Crash,
+    Close,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let verdict = prop_oneof![
+        Just(None),
+        Just(Some(Verdict::Delivered)),
+        Just(Some(Verdict::RetryAt(T0.plus(HOUR)))),
+        Just(Some(Verdict::Dead(DeadReason::GaveUp))),
+        Just(Some(Verdict::Refused)),
+    ];
+    let append = (any::<bool>(), 0u8..8, proptest::option::of(0..KEYS), 10usize..40_000);
+    prop_oneof![
+        12 => append.prop_map(|(beta, to, key, bytes)| Step::Append { beta, to, key, bytes }),
+        8 => (0usize..3, any::<usize>(), verdict).prop_map(|(to, which, verdict)| Step::Attempt { to, which, verdict }),
+        2 => any::<usize>().prop_map(|which| Step::Replay { which }),
+        1 => (0u8..8).prop_map(|mask| Step::Routes { mask }),
+        1 => (0u32..400).prop_map(|hours| Step::Trim { hours }),
+        1 => Just(Step::Crash),
+        1 => Just(Step::Close),
+    ]
+}
+
+/// A store that goes through a history.
+struct History {
+    dir: TempDir,
+    clock: Arc<ManualClock>,
+    journal: Option<LogJournal>,
+    kept: Vec<Located>,
+    routes: u8,
+    /// Checkpoints that there were.
+    old: Vec<Vec<u8>>,
+}
+
+impl History {
+    fn new() -> Self {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::at(T0)));
+        let journal = Some(open(dir.path(), &clock, SMALL));
+        Self { dir, clock, journal, kept: Vec::new(), routes: 7, old: Vec::new() }
+    }
+
+    fn journal(&self) -> &LogJournal {
+        self.journal.as_ref().unwrap()
+    }
+
+    async fn go(&mut self, step: Step) {
+        match step {
+            Step::Append { beta, to, key, bytes } => {
+                let to: Vec<_> =
+                    ["app", "audit", "late"].into_iter().enumerate().filter(|(bit, _)| to & (1 << bit) != 0).collect();
+                let to: Vec<_> = to.into_iter().map(|(_, to)| to).collect();
+                let mut entry = entry(&vec![7; bytes], key, &to);
+                if beta {
+                    let mut event = event(&vec![8; bytes]);
+                    event.source = Name::new("beta").unwrap();
+                    entry.event = VerifiedEvent::assumed(event);
+                }
+                match self.journal().append(entry, Sync::Durable).await {
+                    Ok(Appended::Fresh(kept)) => self.kept.push(kept),
+                    Ok(_) | Err(AppendError::Full { .. } | AppendError::OverShare { .. }) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            Step::Attempt { to, which, verdict } => self.attempt(to, which, verdict).await,
+            Step::Replay { which } => {
+                if let Some(at) = self.kept.get(which % self.kept.len().max(1)) {
+                    drop(self.journal().rearm(*at, None, Rearm::Replay).await); // it may be gone
+                }
+            }
+            Step::Routes { mask } => {
+                self.routes = mask;
+                self.journal().set_routes(routes(mask)).await.unwrap();
+            }
+            Step::Trim { hours } => {
+                self.clock.pass(HOUR * hours);
+                self.journal().trim(Retention::default()).await.unwrap();
+            }
+            Step::Crash => self.reopen(false).await,
+            Step::Close => self.reopen(true).await,
+        }
+    }
+
+    async fn attempt(&self, to: usize, which: usize, verdict: Option<Verdict>) {
+        let lane = self.journal().lanes().borrow().get(to).cloned();
+        let Some(lane) = lane else { return };
+        let waits =
+            self.journal().stats().lanes.iter().any(|stats| stats.destination == lane.destination && stats.pending > 0);
+        if !waits {
+            return;
+        }
+        let (mut found, mut after) = (Vec::new(), Position::START);
+        while found.is_empty() {
+            let batch = self.journal().pending(&lane, after, 20).await.unwrap();
+            (found, after) = (batch.deliveries, batch.next);
+        }
+        let pending = &found[which % found.len()];
+        let number = pending.attempts + 1;
+        self.journal().start(&lane, pending.id, number).await.unwrap();
+        if let Some(verdict) = verdict {
+            let settled = Settled { delivery: pending.id, attempt: Some(attempt(number)), verdict };
+            self.journal().settle(&lane, settled).await.unwrap();
+        }
+    }
+
+    /// Ends the journal one way or the other, compares, and opens it again.
+    async fn reopen(&mut self, cleanly: bool) {
+        let journal = self.journal.take().unwrap();
+        if cleanly {
+            journal.close().await;
+        }
+        crash(journal).await;
+        self.compare().await;
+        self.old.extend(fs::read(self.dir.path().join(FILE)).ok());
+        let journal = open(self.dir.path(), &self.clock, SMALL);
+        journal.set_routes(routes(self.routes)).await.unwrap();
+        self.journal = Some(journal);
+    }
+
+    async fn compare(&self) {
+        let here = (self.dir.path(), &*self.clock);
+        let plain = copied(here, without);
+        plain.journal.set_routes(routes(self.routes)).await.unwrap();
+        let plain = seen(&plain).await;
+        let past = self.old.iter().rev().take(2).map(Some);
+        for old in std::iter::once(None).chain(past) {
+            let other = copied(here, |dir| old.into_iter().for_each(|old| fs::write(dir.join(FILE), old).unwrap()));
+            other.journal.set_routes(routes(self.routes)).await.unwrap();
+            let other = seen(&other).await;
+            for (what, plain) in &plain {
+                assert_eq!(other.get(what), Some(plain), "{what}; an old one: {}", old.is_some());
+            }
+            assert_eq!(plain.len(), other.len());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 12 } else { 200 }))]
+
+    #[test]
+    fn opening_from_a_checkpoint_is_like_reading_everything(steps in proptest::collection::vec(step(), 20..160)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut history = History::new();
+            for step in steps {
+                history.go(step).await;
+            }
+            history.reopen(false).await;
+            history.reopen(true).await;
+        });
+    }
+}
+
+/// A closed journal with a little of everything.
+async fn closed() -> (TempDir, Arc<ManualClock>) {
+    let store = Store::sized(SMALL);
+    for number in 0..8 {
+        store.append(entry(&[number; 100], Some(number), &["app", "audit"])).await;
+    }
+    let ids: Vec<_> = store.pending("app").await.iter().map(|pending| pending.id).collect();
+    store.settle(ids[0], 1, Verdict::Delivered).await;
+    store.settle(ids[1], 1, Verdict::RetryAt(T0.plus(HOUR))).await;
+    store.settle(ids[2], 1, Verdict::Dead(DeadReason::GaveUp)).await;
+    store.journal.close().await;
+    let Store { dir, clock, journal } = store;
+    crash(journal).await;
+    (dir, clock)
+}
+
+fn loads(dir: &Path) -> Result<bool, checkpoint::Unfit> {
+    let disk = RealDisk::new(dir);
+    let meta = Meta::open(&disk).unwrap();
+    let mut files: Vec<_> =
+        disk.list("log").unwrap().iter().map(|(name, bytes)| (segment::number_of(name).unwrap(), *bytes)).collect();
+    files.sort_unstable();
+    let fresh = || State::new(1, routes::Known::default());
+    checkpoint::load(&disk, meta.store, &files, fresh).map(|loaded| loaded.is_some())
+}
+
+#[tokio::test]
+async fn a_checkpoint_with_any_byte_flipped_or_cut_anywhere_is_passed_over() {
+    let (dir, clock) = closed().await;
+    assert!(loads(dir.path()).unwrap());
+    let file = dir.path().join(FILE);
+    let whole = fs::read(&file).unwrap();
+    let plain = seen(&copied((dir.path(), &clock), without)).await;
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        for bytes in [&flipped[..], &whole[..at]] {
+            fs::write(&file, bytes).unwrap();
+            assert!(loads(dir.path()).is_err(), "at {at}, {} bytes", bytes.len());
+            if at % 61 == 0 {
+                assert_eq!(seen(&copied((dir.path(), &clock), |_| ())).await, plain);
+            }
+        }
+    }
+    fs::write(&file, [&whole[..], b"x"].concat()).unwrap();
+    assert!(loads(dir.path()).is_err());
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_the_log_does_not_bear_out_is_passed_over() {
+    let (dir, clock) = closed().await;
+    let segment = dir.path().join(segment::path(1));
+    let whole = fs::read(&segment).unwrap();
+    let plain = seen(&copied((dir.path(), &clock), without)).await;
+
+    fs::write(&segment, &whole[..whole.len() - 8]).unwrap(); // its end is gone
+    assert!(matches!(loads(dir.path()), Err(checkpoint::Unfit::Elsewhere(_))));
+    let mut other = whole.clone();
+    *other.last_mut().unwrap() ^= 1; // another record stands there
+    fs::write(&segment, &other).unwrap();
+    assert!(matches!(loads(dir.path()), Err(checkpoint::Unfit::Elsewhere(_))));
+    fs::write(&segment, &whole).unwrap();
+    assert!(loads(dir.path()).unwrap());
+
+    let elsewhere = closed().await; // another store's
+    fs::copy(elsewhere.0.path().join(FILE), dir.path().join(FILE)).unwrap();
+    assert!(matches!(loads(dir.path()), Err(checkpoint::Unfit::Foreign)));
+    assert_eq!(seen(&copied((dir.path(), &clock), |_| ())).await, plain);
+}
+
+#[tokio::test]
+async fn a_segment_that_is_missing_is_noticed_although_it_is_not_read() {
+    let store = Store::sized(SMALL);
+    for number in 0..60u8 {
+        store.append(entry(&[number; 10_000], Some(number), &["app"])).await;
+    }
+    store.journal.close().await;
+    let Store { dir, clock, journal } = store;
+    crash(journal).await;
+    for number in 2..=4 {
+        let lost = copied((dir.path(), &clock), |dir| fs::remove_file(dir.join(segment::path(number))).unwrap());
+        let stats = lost.journal.stats();
+        assert_eq!(stats.damaged, 1);
+        assert!((40..55).contains(&stats.lanes[0].pending), "{stats:?}");
+        assert_eq!(lost.pending("app").await.len() as u64, stats.lanes[0].pending);
+    }
+}
+
+/// A disk that can be made to die, and that says what is read of the log.
+struct Watched {
+    real: RealDisk,
+    facts: Arc<Facts>,
+}
+
+#[derive(Default)]
+struct Facts {
+    /// So many changes are still made; negative is none.
+    left: AtomicI64,
+    log_read: AtomicU64,
+    /// How many checkpoints were begun.
+    begun: AtomicU64,
+}
+
+impl Facts {
+    fn change(&self) -> io::Result<()> {
+        let left = self.left.fetch_sub(1, Ordering::SeqCst);
+        if left > 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(5)) }
+    }
+}
+
+struct WatchedFile {
+    real: Arc<dyn DiskFile>,
+    facts: Arc<Facts>,
+    is_log: bool,
+}
+
+impl Watched {
+    fn file(&self, name: &str, real: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(WatchedFile { real, facts: Arc::clone(&self.facts), is_log: name.starts_with("log/") })
+    }
+}
+
+impl Disk for Watched {
+    fn create_dir(&self, name: &str) -> io::Result<()> {
+        self.real.create_dir(name)
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.facts.change()?;
+        if name.starts_with(FILE) {
+            self.facts.begun.fetch_add(1, Ordering::SeqCst);
+        }
+        self.real.create(name).map(|file| self.file(name, file))
+    }
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.real.open(name).map(|file| self.file(name, file))
+    }
+    fn list(&self, dir: &str) -> io::Result<Vec<(String, u64)>> {
+        self.real.list(dir)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.facts.change()?;
+        self.real.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.facts.change()?;
+        self.real.remove(name)
+    }
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        self.facts.change()?;
+        self.real.sync_dir(dir)
+    }
+    fn space(&self) -> io::Result<Space> {
+        self.real.space()
+    }
+}
+
+impl DiskFile for WatchedFile {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.facts.change() {
+            self.real.append(&bytes[..bytes.len() / 2])?;
+            return Err(error);
+        }
+        self.real.append(bytes)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.facts.change()?;
+        self.real.sync()
+    }
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.facts.change()?;
+        self.real.truncate(length)
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let got = self.real.read_at(buffer, offset)?;
+        if self.is_log {
+            self.facts.log_read.fetch_add(got as u64, Ordering::SeqCst);
+        }
+        Ok(got)
+    }
+}
+
+fn open_watched(dir: &Path, clock: &Arc<ManualClock>, left: i64) -> (Result<LogJournal, OpenError>, Arc<Facts>) {
+    let facts = Arc::new(Facts { left: AtomicI64::new(left), ..Facts::default() });
+    let disk = Arc::new(Watched { real: RealDisk::new(dir), facts: Arc::clone(&facts) });
+    let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
+    (LogJournal::open_on(disk, &settings(dir, SMALL), clock, Metrics::new("test"), None), facts)
+}
+
+/// The disk dies at every single step: of opening, appending, writing checkpoints, closing.
+#[tokio::test]
+async fn a_crash_at_any_step_leaves_a_journal_that_opens_as_without_a_checkpoint() {
+    let (begin, clock) = closed().await;
+    let (mut died_at_a_checkpoint, mut steps) = (0, 0);
+    for left in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        copy(begin.path(), dir.path());
+        let (journal, facts) = open_watched(dir.path(), &clock, left);
+        let mut acknowledged = Vec::new();
+        if let Ok(journal) = journal {
+            for number in 20..50u8 {
+                let kept = journal.append(entry(&[number; 24_000], Some(number), &["app"]), Sync::Durable).await;
+                acknowledged.extend(kept.ok().map(fresh));
+            }
+            journal.close().await;
+            crash(journal).await;
+        }
+        let begun = facts.begun.load(Ordering::SeqCst);
+        died_at_a_checkpoint += u64::from(facts.left.load(Ordering::SeqCst) < 0 && begun > 0);
+        let plain = copied((dir.path(), &clock), without);
+        let other = copied((dir.path(), &clock), |_| ());
+        let waits: Vec<_> = other.pending("app").await.iter().map(|pending| pending.event.id).collect();
+        assert!(acknowledged.iter().all(|kept| waits.contains(&kept.id)), "dead after {left} steps");
+        assert_eq!(seen(&other).await, seen(&plain).await, "dead after {left} steps");
+        steps = left;
+        if facts.left.load(Ordering::SeqCst) >= 0 {
+            break;
+        }
+    }
+    assert!(steps > 40 && died_at_a_checkpoint >= 5, "{steps} steps, {died_at_a_checkpoint} with a checkpoint begun");
+}
+
+/// With claims and without: what is read does not depend on how much there is.
+#[tokio::test]
+async fn after_a_close_nothing_of_the_log_is_read_and_after_a_crash_little() {
+    for key in [None, Some(())] {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::at(T0)));
+        let (journal, facts) = open_watched(dir.path(), &clock, i64::MAX);
+        let journal = journal.unwrap();
+        for number in 0..200u8 {
+            journal.append(entry(&[number; 10_000], key.map(|()| number), &["app"]), Sync::Durable).await.unwrap();
+            while number % 40 == 39 && facts.begun.load(Ordering::SeqCst) < u64::from(number / 40) {
+                journal.trim(Retention::default()).await.unwrap(); // as the app does every second
+            }
+        }
+        crash(journal).await;
+        let (journal, facts) = open_watched(dir.path(), &clock, i64::MAX);
+        let journal = journal.unwrap();
+        let read = facts.log_read.load(Ordering::SeqCst);
+        assert!((10_000..1_300_000).contains(&read), "{read} of 2 MB");
+        journal.append(entry(b"one more", None, &["app"]), Sync::Durable).await.unwrap();
+        journal.close().await;
+        crash(journal).await;
+        let (journal, facts) = open_watched(dir.path(), &clock, i64::MAX);
+        let read = facts.log_read.load(Ordering::SeqCst);
+        assert!(read < 16_000, "{read}"); // headers, and the end that the checkpoint vouches for
+        assert_eq!(journal.unwrap().stats().lanes[0].pending, 201);
+    }
+}
+
+/// The claims' directory is an older one than the checkpoint: what is in none of its runs is read from the log again.
+#[tokio::test]
+async fn claims_that_went_back_in_time_are_read_again() {
+    let (dir, clock) = closed().await;
+    let old = tempfile::tempdir().unwrap();
+    copy(&dir.path().join("claims"), old.path());
+    let journal = open(dir.path(), &clock, SMALL);
+    journal.append(entry(b"later", Some(100), &["app"]), Sync::Durable).await.unwrap();
+    journal.close().await;
+    crash(journal).await;
+    fs::remove_dir_all(dir.path().join("claims")).unwrap();
+    fs::create_dir(dir.path().join("claims")).unwrap();
+    copy(old.path(), &dir.path().join("claims"));
+    let store = copied((dir.path(), &clock), |_| ());
+    assert!(loads(dir.path()).unwrap());
+    let again = store.append(entry(b"later", Some(100), &["app"])).await;
+    assert!(matches!(again, Appended::Duplicate { .. }), "{again:?}");
+}
