@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::claims::{Claims, Found, Held};
 use super::commit::{Batch, Broken, Effect, Told};
