@@ -72,6 +72,7 @@ impl<J: Journal> Dispatch<J> {
                 }
             }
             tokio::select! { // all are cancel-safe
+                biased;
                 () = stopping.cancelled() => return,
                 changed = lanes.changed() => if changed.is_err() { return },
                 changed = self.targets.changed() => if changed.is_err() { return },

@@ -11,18 +11,17 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use tower::timeout::Timeout;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt};
 
-use super::{Destination, RetryAfter};
+use super::{Destination, Link, RetryAfter};
 use crate::base::Chain;
 
 /// How much of an answer is read before its connection is given up; the status counts all the same.
@@ -55,10 +54,11 @@ pub enum Keep {
     Whole,
 }
 
-type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
+/// How connections to one destination are made.
+pub type Connector = BoxCloneSyncService<Uri, Link, BoxError>;
 
 /// An open connection that nothing was sent over yet.
-pub type Connection = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
+pub type Connection = TokioIo<Link>;
 
 /// Why a client could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -126,13 +126,19 @@ impl Client {
     /// # Errors
     /// [`ClientError`] if there is no TLS to be had.
     pub fn new(destination: &Destination) -> Result<Self, ClientError> {
+        Ok(Self::over(destination, connector(destination)?))
+    }
+
+    /// A client for `destination` that is reached over connections made by `connector`.
+    #[must_use]
+    pub fn over(destination: &Destination, connector: Connector) -> Self {
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(destination.concurrency)
             .http1_max_buf_size(HEAD_MAX)
-            .build(connector(destination)?);
-        Ok(Self { pool, timeout: destination.timeout, keep: Keep::Start })
+            .build(connector);
+        Self { pool, timeout: destination.timeout, keep: Keep::Start }
     }
 
     /// The same client, which keeps `keep` of its answers.
@@ -157,6 +163,7 @@ fn connector(destination: &Destination) -> Result<Connector, ClientError> {
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(connector);
+    let connector = connector.map_response(Link::new);
     Ok(Connector::new(Timeout::new(connector, destination.connect_timeout))) // TLS included
 }
 

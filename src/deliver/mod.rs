@@ -3,6 +3,7 @@
 mod attempt;
 mod breaker;
 mod client;
+mod link;
 mod request;
 mod retry;
 mod settings;
@@ -11,7 +12,8 @@ mod targets;
 
 pub use attempt::{Made, attempt};
 pub use breaker::{Breaker, Gate};
-pub use client::{Client, ClientError, Connection, Failure, FailureKind, Keep, Reply, Whole, connect};
+pub use client::{Client, ClientError, Connection, Connector, Failure, FailureKind, Keep, Reply, Whole, connect};
+pub use link::Link;
 pub use request::{Outbound, TargetError, carry_over, check_path, relayed, request, target};
 pub use retry::{RetryAfter, Tried, judge};
 pub use settings::{BreakerPolicy, Destination, HeaderEdits, Jitter, RetryPolicy};

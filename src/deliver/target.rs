@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::{Breaker, Client, ClientError, Destination, Gate};
+use super::{Breaker, Client, ClientError, Connector, Destination, Gate};
 use crate::base::Name;
 use crate::event::DeliveryId;
 use crate::journal::{Pause, Verdict};
@@ -43,8 +43,18 @@ impl Way {
     /// # Errors
     /// [`ClientError`] if there is no TLS to be had.
     pub fn new(destination: Destination) -> Result<Self, ClientError> {
+        Ok(Self::by(Client::new(&destination)?, destination))
+    }
+
+    /// The way that `destination` describes, over connections made by `connector`.
+    #[must_use]
+    pub fn over(destination: Destination, connector: Connector) -> Self {
+        Self::by(Client::over(&destination, connector), destination)
+    }
+
+    fn by(client: Client, destination: Destination) -> Self {
         let limiter = destination.rate_limit.map(|rate| Arc::new(Limiter::new(rate, 1)));
-        Ok(Self { client: Client::new(&destination)?, limiter, destination })
+        Self { client, limiter, destination }
     }
 
     /// Goes on with what was spent of a rate that has stayed the same.

@@ -36,6 +36,7 @@ pub(super) async fn relay<J: Journal>(intake: Arc<Intake<J>>, verified: Verified
         Some(Entered::First(lead)) => Some(lead),
         Some(Entered::Waits(waiting)) => {
             let answer = tokio::select! { // whoever hangs up leaves its place to others; nothing else is lost
+                biased;
                 answer = intake.wait(&verified.source, waiting, deadline) => answer,
                 () = reply.closed() => return,
             };

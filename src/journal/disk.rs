@@ -1,7 +1,7 @@
 //! The file system as the journal needs it: a real one, and one that fails (in tests).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +55,14 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// As the operating system says.
     fn space(&self) -> io::Result<Space>;
+
+    /// Fills `bytes` with what nobody can guess.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        File::open("/dev/urandom")?.read_exact(bytes)
+    }
 }
 
 /// A file system's size.

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::RETRY_AFTER;
 use super::claims::{Claims, Held};

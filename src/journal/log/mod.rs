@@ -11,6 +11,7 @@ mod checkpoint;
 mod claims;
 mod codec;
 mod commit;
+mod crew;
 mod entry;
 mod keys;
 mod open;
@@ -44,8 +45,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::checkpoint::Checkpoints;
 use self::entry::Segment;
-use self::open::{Lock, Meta, Recovered};
-use self::reader::{FoundEvent, Reader};
+use self::open::{Meta, Recovered};
+use self::reader::{FoundEvent, Job, Reader};
 use self::segment::SegmentKey;
 use self::shares::Shares;
 use self::state::{EventFacts, Ready, State};
@@ -62,7 +63,8 @@ use crate::base::{ByteSize, Clock, Name};
 use crate::event::{DedupeKey, DeliveryId, DeliveryStatus};
 use crate::telemetry::Metrics;
 
-pub use self::open::OpenError;
+pub use self::crew::{Crew, Workplace};
+pub use self::open::{Lock, OpenError};
 pub use self::survey::{key_use, lacks};
 
 /// When a sender is asked to come again after a 503 for want of room.
@@ -78,9 +80,6 @@ const MAX_BYTES_LEAST: u64 = Settings::MAX_SIZE_LEAST.0;
 pub struct LogJournal {
     shared: Arc<Shared>,
 }
-
-/// Something for the reading thread to do.
-type Job = Box<dyn FnOnce(&mut Reader) + Send>;
 
 struct Shared {
     state: Arc<Mutex<State>>,
@@ -151,12 +150,30 @@ impl LogJournal {
     }
 
     /// As [`LogJournal::open`], on any disk.
-    pub(crate) fn open_on(
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_on(
         disk: Arc<dyn Disk>,
         settings: &Settings,
         clock: Arc<dyn Clock>,
         metrics: Metrics,
         lock: Option<Lock>,
+    ) -> Result<Self, OpenError> {
+        Self::open_with(disk, settings, clock, metrics, lock, &Workplace::default())
+    }
+
+    /// As [`LogJournal::open_on`], with its work done as `workplace` says.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+        lock: Option<Lock>,
+        workplace: &Workplace,
     ) -> Result<Self, OpenError> {
         let cannot = |what: &str| {
             let what = what.to_owned();
@@ -176,7 +193,7 @@ impl LogJournal {
         let time = Time::open(&*disk, Arc::clone(&clock)).map_err(cannot("cannot read journal.time"))?;
         let time = Arc::new(time);
         let began = Instant::now();
-        let recovered = open::recover(&disk, meta.store, time.now())?;
+        let recovered = open::recover(&disk, meta.store, time.now(), workplace)?;
         let Recovered { mut state, mut claims, sealed_through, next_segment, damaged, read_bytes, checkpoint } =
             recovered;
         survey::lacks(state.key_use(), &settings.encryption)?; // a header may be damaged
@@ -221,7 +238,13 @@ impl LogJournal {
             state: Arc::clone(&state),
             claims,
             sealed_through,
-            checkpoints: Checkpoints::new(Arc::clone(&disk), meta.store, checkpoint.unwrap_or(0), read_bytes),
+            checkpoints: Checkpoints::new(
+                workplace.crew.clone(),
+                Arc::clone(&disk),
+                meta.store,
+                checkpoint.unwrap_or(0),
+                read_bytes,
+            ),
             limits,
             gauges: Arc::clone(&gauges),
             metrics,
@@ -253,8 +276,8 @@ impl LogJournal {
             store: meta.store,
             time,
             damaged,
-            writer: spawn_writer(writer)?,
-            reader: spawn_reader(reader)?,
+            writer: workplace.crew.write(writer)?,
+            reader: workplace.crew.read(reader)?,
             _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -481,40 +504,6 @@ impl Journal for LogJournal {
     async fn trim(&self, keep: Retention) -> Result<(), JournalError> {
         self.write(|reply| Command::Trim { keep, reply }, || JournalError::Closed).await
     }
-}
-
-fn spawn_writer(writer: Writer) -> Result<mpsc::Sender<Command>, OpenError> {
-    let (sender, commands) = mpsc::channel(QUEUE);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.map_err(|error| OpenError::Io { what: "cannot start the journal's thread".into(), error })?;
-    let gauges = Arc::clone(&writer.gauges);
-    spawn("journal-write", move || {
-        /// A writer that panicked must not look alive.
-        struct Ends(Arc<Gauges>);
-        impl Drop for Ends {
-            fn drop(&mut self) {
-                self.0.set_room(Room::Failed(Arc::from("the journal's thread has ended")));
-            }
-        }
-        let _ends = Ends(gauges);
-        runtime.block_on(writer.run(commands));
-    })?;
-    Ok(sender)
-}
-
-fn spawn_reader(mut reader: Reader) -> Result<mpsc::Sender<Job>, OpenError> {
-    let (sender, mut jobs) = mpsc::channel::<Job>(QUEUE);
-    spawn("journal-read", move || {
-        while let Some(job) = jobs.blocking_recv() {
-            job(&mut reader);
-        }
-    })?;
-    Ok(sender)
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
-    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-    spawned.map(drop).map_err(|error| OpenError::Io { what: format!("cannot start the thread {name}"), error })
 }
 
 /// The directory of the index, beside the log.

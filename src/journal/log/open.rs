@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::checkpoint;
 use super::claims::{self, Claims, Held};
 use super::codec::{Decoder, Encoder};
+use super::crew::Workplace;
 use super::entry::Segment;
 use super::parts::{self, Parts};
 use super::record::{KIND_EVENT, Record};
@@ -191,11 +192,8 @@ impl Meta {
 
     fn make(disk: &dyn Disk) -> Result<Self, OpenError> {
         let mut meta = Self { store: [0; 16], claim_key: [0; 32] };
-        let random = |bytes: &mut [u8]| {
-            File::open("/dev/urandom").and_then(|mut source| source.read_exact(bytes)).map_err(failed("no randomness"))
-        };
-        random(&mut meta.store)?;
-        random(&mut meta.claim_key)?;
+        disk.random(&mut meta.store).map_err(failed("no randomness"))?;
+        disk.random(&mut meta.claim_key).map_err(failed("no randomness"))?;
         let mut out = Encoder::default();
         out.raw(META_MAGIC).raw(&meta.store).raw(&meta.claim_key);
         let sum = crc32c::crc32c(&out.0);
@@ -237,10 +235,16 @@ pub struct Recovered {
 ///
 /// # Errors
 /// [`OpenError`]: a file that is not ours or not readable is named, and nothing is changed.
-pub fn recover(disk: &Arc<dyn Disk>, store: [u8; 16], now: UnixMillis) -> Result<Recovered, OpenError> {
+pub fn recover(
+    disk: &Arc<dyn Disk>,
+    store: [u8; 16],
+    now: UnixMillis,
+    workplace: &Workplace,
+) -> Result<Recovered, OpenError> {
     let epoch = u64::try_from(now.0).unwrap_or(0);
     let opened = Claims::open(Arc::clone(disk), store, now).map_err(failed("cannot read the claims"))?;
-    let claims::Opened { claims, through: sealed_through, missing: mut damaged } = opened;
+    let claims::Opened { mut claims, through: sealed_through, missing: mut damaged } = opened;
+    claims.work_as(workplace);
     let disk = &**disk;
     disk.create_dir(segment::DIR).map_err(failed("cannot make the segments' directory"))?;
     let mut files: Vec<(u32, u64)> = disk

@@ -27,6 +27,9 @@ const OPEN_FILES: usize = 32;
 const SCAN_BYTES: u64 = 8 << 20;
 const READ_AHEAD: usize = 256 << 10;
 
+/// Something for the reader to do.
+pub type Job = Box<dyn FnOnce(&mut Reader) + Send>;
+
 /// The reading side of the log.
 pub struct Reader {
     pub disk: Arc<dyn Disk>,

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::checkpoint::Checkpoints;
 use super::claims::{Claims, Found, Held};

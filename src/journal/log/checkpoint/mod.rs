@@ -4,7 +4,7 @@
 //! the journal is closed, and whenever the log has grown by [`LEAST_GROWTH`] and by [`RATIO`] times the checkpoint's own size, which
 //! bounds both what it costs and what is read back after a crash. Claims are sealed first, so that they need not be read
 //! back from before it either. The writer only takes a snapshot, which shares the segments with it; encoding
-//! and writing happen on a thread of their own.
+//! and writing happen beside it.
 //!
 //! `checkpoint`, replaced whole. Numbers are little-endian, times i64 milliseconds. First a head:
 //!
@@ -34,9 +34,11 @@ mod write;
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::crew::{self, Crew};
 use super::segment::{self, HEADER_BYTES};
 use super::writer::Writer;
 use crate::journal::disk::{Disk, DiskFile};
@@ -70,6 +72,7 @@ pub struct Sealed {
 
 /// The checkpoints of a journal that is open.
 pub struct Checkpoints {
+    crew: Crew,
     disk: Arc<dyn Disk>,
     store: [u8; 16],
     /// The log has grown by so much since the last one.
@@ -85,12 +88,12 @@ pub struct Checkpoints {
 }
 
 /// A checkpoint that is being written; its size.
-type Job = JoinHandle<io::Result<u64>>;
+type Job = crew::Job<io::Result<u64>>;
 
 impl Checkpoints {
     /// Of a journal whose last one is of so many bytes, and whose log has `grown` since.
-    pub fn new(disk: Arc<dyn Disk>, store: [u8; 16], bytes: u64, grown: u64) -> Self {
-        Self { disk, store, grown, bytes, job: None, sealed: false, again_at: None }
+    pub fn new(crew: Crew, disk: Arc<dyn Disk>, store: [u8; 16], bytes: u64, grown: u64) -> Self {
+        Self { crew, disk, store, grown, bytes, job: None, sealed: false, again_at: None }
     }
 
     /// So much was written to the log.
@@ -124,10 +127,7 @@ impl Checkpoints {
         }
         let (disk, store) = (Arc::clone(&self.disk), self.store);
         let estimate = snapshot.estimated_bytes();
-        let spawned = std::thread::Builder::new()
-            .name("journal-checkpoint".to_owned())
-            .spawn(move || write::write(&*disk, store, &snapshot));
-        match spawned {
+        match self.crew.begin("journal-checkpoint", move || write::write(&*disk, store, &snapshot)) {
             Ok(job) => self.job = Some((job, estimate)),
             Err(error) => return self.failed(&error),
         }
@@ -138,7 +138,7 @@ impl Checkpoints {
     /// Waits for the one that is being written.
     fn end(&mut self) {
         let Some((job, _)) = self.job.take() else { return };
-        match job.join().unwrap_or_else(|_| Err(io::Error::other("the thread that wrote it panicked"))) {
+        match job.join().unwrap_or_else(|| Err(io::Error::other("the thread that wrote it panicked"))) {
             Ok(bytes) => {
                 tracing::debug!(bytes, "a checkpoint was written");
                 self.bytes = bytes;

@@ -22,12 +22,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use self::listing::Listing;
 use self::merge::Merged;
 use self::run::{PAGE, Pages, Run, Seals};
+use super::crew::{self, Crew, Workplace};
 use super::stored::StoredClaim;
 use crate::base::UnixMillis;
 use crate::event::EventId;
@@ -95,7 +97,8 @@ type Open = BTreeMap<Hash, Held>;
 pub struct Claims {
     disk: Arc<dyn Disk>,
     store: [u8; 16],
-    /// So many open claims are sealed: [`OPEN_MAX`], and few in tests, so that whatever claims anything also seals and merges.
+    crew: Crew,
+    /// So many open claims are sealed.
     seal_at: usize,
     /// A merge makes a run of at most so many claims.
     most: u64,
@@ -132,7 +135,7 @@ struct Merging {
 }
 
 /// A run that is being written; none if all its claims had expired.
-type Job = JoinHandle<io::Result<Option<Run>>>;
+type Job = crew::Job<io::Result<Option<Run>>>;
 
 /// A run, and what is kept of it in memory.
 struct Placed {
@@ -141,6 +144,12 @@ struct Placed {
 }
 
 impl Claims {
+    /// Has claims sealed and merged as `workplace` says.
+    pub fn work_as(&mut self, workplace: &Workplace) {
+        self.crew = workplace.crew.clone();
+        self.seal_at = workplace.claims_in_memory;
+    }
+
     /// A merge makes no run of more than `bytes`: it takes so much space until what it merged is gone.
     pub fn merge_at_most(&mut self, bytes: u64) {
         self.most = bytes / 64;
@@ -256,7 +265,7 @@ impl Claims {
         let number = self.next_seal;
         let (disk, store, claims) = (Arc::clone(&self.disk), self.store, Arc::clone(&sealing.claims));
         let (through, listing) = (sealing.through, Arc::clone(&self.listing));
-        sealing.job = Some(spawn("journal-seal", move || {
+        sealing.job = Some(self.crew.begin("journal-seal", move || {
             let rows = claims.iter().filter(|(_, held)| held.until > now).map(|(hash, held)| Ok((*hash, *held)));
             let seals = Seals { first: number, last: number };
             let run = write::write(&*disk, (store, seals, through), rows, &AtomicBool::new(false))?;
@@ -272,7 +281,7 @@ impl Claims {
         let Some(job) = self.sealing.as_mut().and_then(|sealing| sealing.job.take()) else { return Ok(None) };
         let run = ended(job)?;
         let Some(Sealing { claims, through, .. }) = self.sealing.take() else { return Ok(None) };
-        drop_elsewhere(claims);
+        self.crew.clear_away(claims);
         self.runs.extend(run.map(|run| Placed { run: Arc::new(run), pages: Pages::new() }));
         self.place_pages();
         Ok(Some(through))
@@ -312,7 +321,7 @@ impl Claims {
         let (disk, store, stop) = (Arc::clone(&self.disk), self.store, Arc::clone(&self.stop));
         let listing = Arc::clone(&self.listing);
         let began = Instant::now();
-        let job = spawn("journal-merge", move || {
+        let job = self.crew.begin("journal-merge", move || {
             let rows = Merged::new(&inputs, now)?;
             let run = write::write(&*disk, (store, seals, through), rows, &stop)?;
             listing.replace(seals, run.as_ref(), now)?;
@@ -340,7 +349,7 @@ impl Claims {
         match ended(job) {
             Ok(run) => {
                 let merged = self.runs.extract_if(.., |placed| seals.contain(placed.run.seals));
-                drop_elsewhere(merged.collect::<Vec<_>>());
+                self.crew.clear_away(merged.collect::<Vec<_>>());
                 self.runs.extend(run.map(|run| Placed { run: Arc::new(run), pages: Pages::new() }));
                 self.runs.sort_by_key(|placed| placed.run.seals);
                 self.place_pages();
@@ -366,7 +375,7 @@ impl Claims {
         };
         for placed in self.runs.extract_if(.., expired) {
             let _ = self.disk.remove(&placed.run.seals.path()); // what stays is dropped again after the next opening
-            drop_elsewhere(placed);
+            self.crew.clear_away(placed);
         }
     }
 
@@ -412,15 +421,6 @@ impl Drop for Claims {
     }
 }
 
-fn spawn(name: &str, job: impl FnOnce() -> io::Result<Option<Run>> + Send + 'static) -> io::Result<Job> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(job)
-}
-
-/// Drops on a thread of its own what takes a while to: the last handle of a removed file frees its blocks.
-fn drop_elsewhere(what: impl Send + 'static) {
-    let _ = std::thread::Builder::new().name("journal-drop".to_owned()).spawn(move || drop(what)); // else it is dropped here
-}
-
 fn ended(job: Job) -> io::Result<Option<Run>> {
-    job.join().unwrap_or_else(|_| Err(io::Error::other("the thread that wrote claims panicked")))
+    job.join().unwrap_or_else(|| Err(io::Error::other("the thread that wrote claims panicked")))
 }

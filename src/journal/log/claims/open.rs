@@ -3,12 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
+use super::super::crew::Workplace;
 use super::super::segment;
 use super::listing::{Listed, Listing};
 use super::merge::Merged;
 use super::run::{Pages, Run, Seals};
 use super::write;
-use super::{Claims, DIR, OPEN_MAX, Open, Placed};
+use super::{Claims, DIR, Open, Placed};
 use crate::base::UnixMillis;
 use crate::journal::Position;
 use crate::journal::disk::Disk;
@@ -100,10 +101,12 @@ impl Claims {
         if is_new {
             listing.set(Vec::new(), now)?;
         }
+        let workplace = Workplace::default();
         let mut claims = Self {
             disk,
             store,
-            seal_at: if cfg!(test) { 1 << 8 } else { OPEN_MAX },
+            crew: workplace.crew,
+            seal_at: workplace.claims_in_memory,
             most: u64::MAX,
             open: Open::new(),
             sealing: None,

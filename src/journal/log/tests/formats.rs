@@ -50,7 +50,7 @@ async fn some() -> Store {
     let dir = tempfile::tempdir().unwrap();
     copy(store.dir.path(), dir.path());
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(dir.path()));
-    let recovered = open::recover(&disk, store.journal.identity(), T0).unwrap();
+    let recovered = open::recover(&disk, store.journal.identity(), T0, &Workplace::default()).unwrap();
     let Recovered { mut claims, next_segment, .. } = recovered;
     claims.seal(segment::position(next_segment, segment::HEADER_BYTES), T0).unwrap();
     fs::remove_file(dir.path().join("lock")).unwrap();

@@ -222,7 +222,7 @@ async fn damaged_claims_are_read_again_from_the_log() {
     let reopened = |dir: &Path| open(dir, &store.clock, 64 << 20);
     let seal = |dir: &Path| {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(dir));
-        let recovered = open::recover(&disk, Meta::open(&*disk).unwrap().store, T0).unwrap();
+        let recovered = open::recover(&disk, Meta::open(&*disk).unwrap().store, T0, &Workplace::default()).unwrap();
         let Recovered { mut claims, next_segment, .. } = recovered;
         claims.seal(segment::position(next_segment, segment::HEADER_BYTES), T0).unwrap();
     };

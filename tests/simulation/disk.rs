@@ -1,0 +1,558 @@
+//! A disk in memory that fails as disks do: it forgets what was not flushed, tears it, fails calls, fills up, hangs.
+//!
+//! What a file shows is what the page cache has; what of it is on the medium is told apart byte by byte. Names are on the
+//! medium once their directory was flushed. A view of the disk belongs to one life of the gateway: when that has ended, in the
+//! middle of a call perhaps, every further call of it fails and does nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use forebay::journal::disk::{Disk, DiskFile, Space};
+use futures_util::FutureExt;
+use tokio::sync::Notify;
+
+use crate::world::{Reach, World};
+
+const PAGE: usize = 4096;
+const SECTOR: usize = 512;
+const TOTAL: u64 = 1 << 30;
+
+/// Whether what a failed flush did not write is still shown to those who open the file again, as ext4 does. Other file systems
+/// read it back from the medium. A journal that believes the cache acknowledges what the next power cut takes.
+const CACHE_LIES: bool = false;
+
+/// How likely a call is to fail, in a thousand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub sync: u32,
+    pub write: u32,
+    pub read: u32,
+    pub names: u32,
+    pub slow: u32,
+}
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// The process is gone, the machine goes on: what was written stays.
+    Kill,
+    /// The machine is gone: of what was not flushed, anything or nothing stays.
+    PowerCut,
+    /// The same, and nothing of it stays.
+    PowerCutAtWorst,
+}
+
+/// The disk, whoever uses it.
+#[derive(Clone)]
+pub struct SimDisk(Arc<Mutex<Medium>>);
+
+struct Medium {
+    world: World,
+    random: fastrand::Rng,
+    life: u32,
+    dead: bool,
+    died: Arc<Notify>,
+    calls: u64,
+    /// The call in which the life ends.
+    end_in: Option<u64>,
+    faults: Faults,
+    /// So many bytes fit.
+    quota: u64,
+    files: BTreeMap<u64, File>,
+    next_file: u64,
+    shown: Names,
+    kept: Names,
+    unflushed: Vec<NameChange>,
+}
+
+#[derive(Clone, Default)]
+struct Names {
+    dirs: BTreeSet<String>,
+    files: BTreeMap<String, u64>,
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Dir(String),
+    Create(String, u64),
+    Rename(String, String, u64),
+    Remove(String),
+}
+
+#[derive(Default)]
+struct File {
+    bytes: Vec<u8>,
+    /// What lies before this was flushed.
+    flushed: usize,
+    /// Parts of that whose flush failed: the cache shows them, the medium may not have them.
+    holes: Vec<Range<usize>>,
+}
+
+/// The disk as one life of the gateway has it.
+pub struct View {
+    disk: SimDisk,
+    life: u32,
+}
+
+struct Handle {
+    disk: SimDisk,
+    life: u32,
+    file: u64,
+    name: String,
+}
+
+fn error(code: i32) -> io::Error {
+    io::Error::from_raw_os_error(code)
+}
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+fn parent(name: &str) -> &str {
+    name.rsplit_once('/').map_or(".", |(dir, _)| dir)
+}
+
+impl Names {
+    fn apply(&mut self, change: &NameChange) {
+        match change {
+            NameChange::Dir(name) => drop(self.dirs.insert(name.clone())),
+            NameChange::Create(name, file) => drop(self.files.insert(name.clone(), *file)),
+            NameChange::Rename(from, to, file) => {
+                self.files.remove(from);
+                self.files.insert(to.clone(), *file);
+            }
+            NameChange::Remove(name) => drop(self.files.remove(name)),
+        }
+    }
+}
+
+impl NameChange {
+    fn dir(&self) -> &str {
+        match self {
+            Self::Dir(name) | Self::Create(name, _) | Self::Remove(name) => parent(name),
+            Self::Rename(_, to, _) => parent(to),
+        }
+    }
+}
+
+impl SimDisk {
+    pub fn new(world: World, random: fastrand::Rng) -> Self {
+        Self(Arc::new(Mutex::new(Medium {
+            world,
+            random,
+            life: 0,
+            dead: true,
+            died: Arc::new(Notify::new()),
+            calls: 0,
+            end_in: None,
+            faults: Faults::default(),
+            quota: TOTAL,
+            files: BTreeMap::new(),
+            next_file: 0,
+            shown: Names::default(),
+            kept: Names::default(),
+            unflushed: Vec::new(),
+        })))
+    }
+
+    fn medium(&self) -> MutexGuard<'_, Medium> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new life has the disk; it ends in its `end_in`th call, if any. Tells when it has.
+    pub fn begin(&self, end_in: Option<u64>) -> (View, Arc<Notify>) {
+        let mut medium = self.medium();
+        medium.life += 1;
+        medium.dead = false;
+        medium.died = Arc::new(Notify::new());
+        medium.calls = 0;
+        medium.end_in = end_in;
+        (View { disk: self.clone(), life: medium.life }, Arc::clone(&medium.died))
+    }
+
+    /// The life ends in the so manieth call from now on.
+    pub fn end_in(&self, calls: u64) {
+        let mut medium = self.medium();
+        medium.end_in = Some(medium.calls + calls);
+    }
+
+    pub fn set_faults(&self, faults: Faults) {
+        self.medium().faults = faults;
+    }
+
+    /// Leaves `more` bytes to write; none is all there could be.
+    pub fn leave(&self, more: Option<u64>) {
+        let mut medium = self.medium();
+        medium.quota = more.map_or(TOTAL, |more| medium.used() + more);
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.medium().dead
+    }
+
+    /// Ends the life that has the disk: nothing it does from now on has any effect.
+    pub fn end(&self) {
+        self.medium().dead = true;
+    }
+
+    /// What a crash leaves.
+    pub fn crash(&self, how: Crash) {
+        let mut medium = self.medium();
+        medium.dead = true;
+        if how != Crash::Kill {
+            medium.lose(how == Crash::PowerCutAtWorst);
+        } else if !CACHE_LIES {
+            medium.tell_the_truth();
+        }
+        let named: BTreeSet<u64> = medium.shown.files.values().chain(medium.kept.files.values()).copied().collect();
+        medium.files.retain(|file, _| named.contains(file));
+    }
+
+    /// Whether a power cut now, at its worst, leaves one of `what` in a segment of the log.
+    pub fn would_keep(&self, what: &[String]) -> bool {
+        let medium = self.medium();
+        let kept = medium.kept.files.range("log/".to_owned().."log0".to_owned());
+        medium.kept.dirs.contains("log")
+            && kept
+                .rev()
+                .filter_map(|(_, file)| medium.files.get(file))
+                .any(|file| what.iter().any(|what| file.has_flushed(what.as_bytes())))
+    }
+
+    /// Flips a bit of a segment or a run of claims. False if there is none.
+    pub fn rot(&self) -> bool {
+        let mut medium = self.medium();
+        let rotten = |name: &str| name.starts_with("log/") || name.ends_with(".clm");
+        let names = medium.shown.files.iter().filter(|(name, _)| rotten(name));
+        let files: Vec<u64> =
+            names.map(|(_, file)| *file).filter(|file| !medium.files[file].bytes.is_empty()).collect();
+        if files.is_empty() {
+            return false;
+        }
+        let at = medium.random.usize(..files.len());
+        let length = medium.files[&files[at]].bytes.len();
+        let (byte, bit) = (medium.random.usize(..length), medium.random.u8(..8));
+        if let Some(file) = medium.files.get_mut(&files[at]) {
+            file.bytes[byte] ^= 1 << bit;
+        }
+        medium.world.reach(Reach::BitRot);
+        true
+    }
+}
+
+impl File {
+    fn has_flushed(&self, what: &[u8]) -> bool {
+        let mut end = self.flushed;
+        // The newest first, and by its first byte: this is asked for each 2xx.
+        while let Some(at) = self.bytes[..end].iter().rposition(|byte| *byte == what[0]) {
+            let is_here = self.bytes[at..self.flushed].starts_with(what);
+            if is_here && !self.holes.iter().any(|hole| hole.start < at + what.len() && at < hole.end) {
+                return true;
+            }
+            end = at;
+        }
+        false
+    }
+}
+
+impl Medium {
+    fn used(&self) -> u64 {
+        self.shown.files.values().filter_map(|file| self.files.get(file)).map(|file| file.bytes.len() as u64).sum()
+    }
+
+    /// Every call begins here. True if the life ends in it.
+    fn call(&mut self, life: u32) -> io::Result<bool> {
+        if self.dead || life != self.life {
+            return Err(error(EIO));
+        }
+        self.calls += 1;
+        if self.fails(|faults| faults.slow) {
+            self.world.reach(Reach::SlowDisk);
+            let time = Duration::from_millis(self.random.u64(10..9_000));
+            self.world.disk_hangs(time);
+            let _ = tokio::time::advance(time).now_or_never(); // the clock has moved once it is polled
+        }
+        Ok(self.end_in.is_some_and(|end| self.calls >= end))
+    }
+
+    fn die(&mut self) -> io::Error {
+        self.dead = true;
+        self.died.notify_one();
+        error(EIO)
+    }
+
+    fn fails(&mut self, how: fn(&Faults) -> u32) -> bool {
+        let thousandths = how(&self.faults);
+        thousandths > 0 && self.random.u32(..1000) < thousandths
+    }
+
+    /// A call that changes a name.
+    fn change(&mut self, life: u32, change: NameChange) -> io::Result<()> {
+        let ends = self.call(life)?;
+        if ends {
+            if self.random.bool() {
+                self.shown.apply(&change);
+                self.unflushed.push(change);
+            }
+            self.world.reach(Reach::CrashInNames);
+            return Err(self.die());
+        }
+        if self.fails(|faults| faults.names) {
+            self.world.disk_failed(Reach::FailedNames);
+            return Err(error(EIO));
+        }
+        if matches!(change, NameChange::Create(..)) && self.used() >= self.quota {
+            self.world.disk_failed(Reach::NoSpace);
+            return Err(error(ENOSPC));
+        }
+        if let NameChange::Rename(_, to, _) = &change
+            && let Some((first, last)) =
+                to.strip_prefix("claims/").and_then(|name| name.strip_suffix(".clm")?.split_once('-'))
+        {
+            self.world.reach(if first == last { Reach::Sealed } else { Reach::Merged });
+        }
+        self.shown.apply(&change);
+        self.unflushed.push(change);
+        Ok(())
+    }
+
+    fn tell_the_truth(&mut self) {
+        for file in self.files.values_mut() {
+            for hole in std::mem::take(&mut file.holes) {
+                forget(&mut self.random, &mut file.bytes, hole, false);
+            }
+        }
+    }
+
+    fn lose(&mut self, all: bool) {
+        for change in std::mem::take(&mut self.unflushed) {
+            if !all && self.random.bool() {
+                self.kept.apply(&change);
+            } else {
+                self.world.reach(Reach::LostName);
+            }
+        }
+        let dirs = &self.kept.dirs;
+        self.kept.files.retain(|name, _| parent(name) == "." || dirs.contains(parent(name)));
+        self.shown = self.kept.clone();
+        for file in self.files.values_mut() {
+            for hole in std::mem::take(&mut file.holes) {
+                forget(&mut self.random, &mut file.bytes, hole, all);
+            }
+            let end = file.bytes.len();
+            if file.flushed == end {
+                continue;
+            }
+            self.world.reach(Reach::LostWrite);
+            let new_end = match self.random.u8(..3) {
+                _ if all => file.flushed,
+                0 => file.flushed,
+                1 => end,
+                _ => self.random.usize(file.flushed..=end),
+            };
+            file.bytes.truncate(new_end);
+            if new_end > file.flushed {
+                self.world.reach(Reach::TornTail);
+            }
+            forget(&mut self.random, &mut file.bytes, file.flushed..new_end, false);
+            file.flushed = new_end;
+        }
+    }
+}
+
+/// Of what stands there, some pages were never written, and some were written in part.
+fn forget(random: &mut fastrand::Rng, bytes: &mut [u8], range: Range<usize>, all: bool) {
+    let mut at = range.start;
+    while at < range.end {
+        let page_end = ((at / PAGE + 1) * PAGE).min(range.end);
+        let from = match random.u8(..4) {
+            _ if all => at,
+            0 | 1 => page_end,
+            2 => at,
+            _ => (at + random.usize(..=PAGE / SECTOR) * SECTOR).min(page_end),
+        };
+        bytes[from..page_end].fill(0);
+        at = page_end;
+    }
+}
+
+/// The file's name without a `./` before it.
+fn plain(name: &str) -> &str {
+    name.strip_prefix("./").unwrap_or(name)
+}
+
+impl Disk for View {
+    fn create_dir(&self, name: &str) -> io::Result<()> {
+        let mut medium = self.disk.medium();
+        if medium.shown.dirs.contains(name) {
+            return if medium.dead { Err(error(EIO)) } else { Ok(()) };
+        }
+        medium.change(self.life, NameChange::Dir(name.to_owned()))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let name = plain(name);
+        let mut medium = self.disk.medium();
+        if medium.shown.files.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if parent(name) != "." && !medium.shown.dirs.contains(parent(name)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let file = medium.next_file;
+        medium.next_file += 1;
+        medium.files.insert(file, File::default());
+        medium.change(self.life, NameChange::Create(name.to_owned(), file))?;
+        Ok(Arc::new(Handle { disk: self.disk.clone(), life: self.life, file, name: name.to_owned() }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let name = plain(name);
+        let mut medium = self.disk.medium();
+        if medium.call(self.life)? {
+            return Err(medium.die());
+        }
+        let file = *medium.shown.files.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(Handle { disk: self.disk.clone(), life: self.life, file, name: name.to_owned() }))
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<(String, u64)>> {
+        let mut medium = self.disk.medium();
+        if medium.call(self.life)? {
+            return Err(medium.die());
+        }
+        let files = medium.shown.files.iter().filter(|(name, _)| parent(name) == dir);
+        let length = |file: &u64| medium.files.get(file).map_or(0, |file| file.bytes.len() as u64);
+        let mut files: Vec<_> =
+            files.map(|(name, file)| (name.rsplit('/').next().unwrap_or(name).to_owned(), length(file))).collect();
+        medium.random.shuffle(&mut files);
+        Ok(files)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (plain(from), plain(to));
+        let mut medium = self.disk.medium();
+        let file = *medium.shown.files.get(from).ok_or(io::ErrorKind::NotFound)?;
+        medium.change(self.life, NameChange::Rename(from.to_owned(), to.to_owned(), file))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let name = plain(name);
+        let mut medium = self.disk.medium();
+        if !medium.shown.files.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        medium.change(self.life, NameChange::Remove(name.to_owned()))
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        let mut medium = self.disk.medium();
+        let ends = medium.call(self.life)?;
+        if !ends && medium.fails(|faults| faults.names) {
+            medium.world.disk_failed(Reach::FailedNames);
+            return Err(error(EIO));
+        }
+        if !ends || medium.random.bool() {
+            let (flushed, rest) =
+                std::mem::take(&mut medium.unflushed).into_iter().partition(|change| change.dir() == dir);
+            medium.unflushed = rest;
+            let flushed: Vec<NameChange> = flushed;
+            flushed.iter().for_each(|change| medium.kept.apply(change));
+        }
+        if ends { Err(medium.die()) } else { Ok(()) }
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let medium = self.disk.medium();
+        Ok(Space { total: TOTAL, free: medium.quota.saturating_sub(medium.used()) })
+    }
+
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        self.disk.medium().random.fill(bytes);
+        Ok(())
+    }
+}
+
+impl DiskFile for Handle {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut medium = self.disk.medium();
+        let ends = medium.call(self.life)?;
+        let is_log = self.name.starts_with("log/");
+        let room = usize::try_from(medium.quota.saturating_sub(medium.used())).unwrap_or(usize::MAX);
+        let (fits, outcome) = if ends {
+            medium.world.reach(if is_log { Reach::CrashInCommit } else { Reach::CrashInWrite });
+            (medium.random.usize(..=bytes.len()), Err(EIO))
+        } else if room < bytes.len() {
+            medium.world.disk_failed(Reach::NoSpace);
+            (room, Err(ENOSPC))
+        } else if medium.fails(|faults| faults.write) {
+            let part = medium.random.usize(..=bytes.len());
+            medium.world.disk_failed(if part == 0 { Reach::FailedWrite } else { Reach::ShortWrite });
+            (part, Err(if medium.random.bool() { EIO } else { ENOSPC }))
+        } else {
+            (bytes.len(), Ok(()))
+        };
+        if let Some(file) = medium.files.get_mut(&self.file) {
+            file.bytes.extend_from_slice(&bytes[..fits]);
+        }
+        if ends { Err(medium.die()) } else { outcome.map_err(error) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut medium = self.disk.medium();
+        let ends = medium.call(self.life)?;
+        let is_log = self.name.starts_with("log/");
+        if ends && is_log {
+            medium.world.reach(Reach::CrashInCommit);
+        }
+        let fails = !ends && medium.fails(|faults| faults.sync);
+        let happens = !ends || medium.random.bool();
+        if let Some(file) = medium.files.get_mut(&self.file).filter(|_| happens) {
+            let (from, to) = (file.flushed, file.bytes.len());
+            file.flushed = to;
+            if fails && from < to {
+                file.holes.push(from..to); // the pages are clean now, and were never written
+            }
+        }
+        if fails {
+            medium.world.disk_failed(Reach::FailedFlush);
+            return Err(error(EIO));
+        }
+        if ends { Err(medium.die()) } else { Ok(()) }
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        let mut medium = self.disk.medium();
+        if medium.call(self.life)? {
+            return Err(medium.die());
+        }
+        if medium.fails(|faults| faults.write) {
+            medium.world.disk_failed(Reach::FailedWrite);
+            return Err(error(EIO));
+        }
+        if let Some(file) = medium.files.get_mut(&self.file) {
+            file.bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+            file.flushed = file.flushed.min(file.bytes.len());
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut medium = self.disk.medium();
+        if medium.call(self.life)? {
+            return Err(medium.die());
+        }
+        if medium.fails(|faults| faults.read) {
+            medium.world.disk_failed(Reach::FailedRead);
+            return Err(error(EIO));
+        }
+        let Some(file) = medium.files.get(&self.file) else { return Err(error(EIO)) };
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(file.bytes.len());
+        let count = buffer.len().min(file.bytes.len() - from);
+        buffer[..count].copy_from_slice(&file.bytes[from..from + count]);
+        Ok(count)
+    }
+}
