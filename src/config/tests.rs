@@ -1,6 +1,7 @@
 //! What a reader of docs/configuration.md may rely on.
 
 mod diff;
+mod encryption;
 mod handshakes;
 mod include;
 mod keys;

@@ -11,6 +11,7 @@ mod claims;
 mod codec;
 mod commit;
 mod entry;
+mod first;
 mod keys;
 mod open;
 mod orphans;
@@ -26,6 +27,7 @@ mod stored;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod time;
 mod trim;
 mod writer;
@@ -239,8 +241,8 @@ impl LogJournal {
             store: meta.store,
             time,
             damaged,
-            writer: spawn_writer(writer)?,
-            reader: spawn_reader(reader)?,
+            writer: threads::spawn_writer(writer)?,
+            reader: threads::spawn_reader(reader)?,
             _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -467,40 +469,6 @@ impl Journal for LogJournal {
     async fn trim(&self, keep: Retention) -> Result<(), JournalError> {
         self.write(|reply| Command::Trim { keep, reply }, || JournalError::Closed).await
     }
-}
-
-fn spawn_writer(writer: Writer) -> Result<mpsc::Sender<Command>, OpenError> {
-    let (sender, commands) = mpsc::channel(QUEUE);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.map_err(|error| OpenError::Io { what: "cannot start the journal's thread".into(), error })?;
-    let gauges = Arc::clone(&writer.gauges);
-    spawn("journal-write", move || {
-        /// A writer that panicked must not look alive.
-        struct Ends(Arc<Gauges>);
-        impl Drop for Ends {
-            fn drop(&mut self) {
-                self.0.set_room(Room::Failed(Arc::from("the journal's thread has ended")));
-            }
-        }
-        let _ends = Ends(gauges);
-        runtime.block_on(writer.run(commands));
-    })?;
-    Ok(sender)
-}
-
-fn spawn_reader(mut reader: Reader) -> Result<mpsc::Sender<Job>, OpenError> {
-    let (sender, mut jobs) = mpsc::channel::<Job>(QUEUE);
-    spawn("journal-read", move || {
-        while let Some(job) = jobs.blocking_recv() {
-            job(&mut reader);
-        }
-    })?;
-    Ok(sender)
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
-    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-    spawned.map(drop).map_err(|error| OpenError::Io { what: format!("cannot start the thread {name}"), error })
 }
 
 /// The directory of the index, beside the log.
