@@ -246,11 +246,11 @@ async fn a_sealed_record_that_was_changed_on_purpose_is_not_taken() {
     assert!(matches!(journal.event(kept).await, Err(JournalError::Damaged)));
 }
 
-/// What sealing costs, for docs/journal.md: `cargo test --release --lib -- --ignored --nocapture what_sealing_costs`.
+/// What sealing costs, in figures; a few in the everyday run, for the answers alone.
+/// `FOREBAY_SEALS=200000 cargo test --release --lib what_sealing_costs -- --nocapture`
 #[test]
-#[ignore = "a measurement, not a test"]
 fn what_sealing_costs() {
-    const ROUNDS: u32 = 200_000;
+    let rounds: u32 = std::env::var("FOREBAY_SEALS").map_or(3, |text| text.parse().expect("FOREBAY_SEALS is a number"));
     let record = || {
         let mut event = event(&[b'x'; 2048]);
         event.headers = (0..12)
@@ -265,11 +265,11 @@ fn what_sealing_costs() {
     };
     let record = record();
     let ring = Keyring::new(&keys(&[1]), [7; 16]);
-    let each = |began: Instant| began.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS);
+    let each = |began: Instant| began.elapsed().as_secs_f64() * 1e6 / f64::from(rounds);
     for (what, sealer) in [("clear", None), ("sealed", ring.sealing())] {
         let began = Instant::now();
         let mut bytes = 0;
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             bytes += stored::encode_event(&record, sealer.map(|sealer| &**sealer)).unwrap().bytes.len();
         }
         let wrote = each(began);
@@ -277,9 +277,9 @@ fn what_sealing_costs() {
         let raw =
             segment::RawRecord { offset: 0, end: 0, kind: record::KIND_EVENT, form, entry: 0, payload: payload.into() };
         let began = Instant::now();
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             assert!(record::Record::decode(&raw, &ring).is_ok());
         }
-        println!("{what}: {wrote:.2} µs to write, {:.2} µs to read, {} bytes", each(began), bytes / ROUNDS as usize);
+        println!("{what}: {wrote:.2} µs to write, {:.2} µs to read, {} bytes", each(began), bytes / rounds as usize);
     }
 }
