@@ -1,6 +1,7 @@
 //! What a reader of docs/configuration.md may rely on.
 
 mod diff;
+mod encryption;
 mod handshakes;
 mod include;
 mod keys;
@@ -312,7 +313,7 @@ fn the_example_is_clean_and_what_it_comments_out_is_accepted() {
         Err(problems) => panic!("{problems}"),
     }
     let text = std::fs::read_to_string(path).unwrap();
-    let keep_out = ["tls:", "secrets:", "dir: providers"];
+    let keep_out = ["tls:", "encryption_key:", "secrets:", "dir: providers"];
     let everything: String = text
         .lines()
         .map(|line| match line.split_once("# ") {

@@ -95,8 +95,7 @@ impl Cells {
     }
 }
 
-/// It is damage, and mended as damage is: the index is built anew.
+/// It is damage, and mended as damage is: the index is built anew. With a message of its own it would have no code.
 fn not_ours() -> Error {
-    let what = "a cell of the index is not as it was sealed";
-    Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(what.to_owned()))
+    Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None)
 }

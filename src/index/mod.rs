@@ -21,6 +21,8 @@ mod tests;
 mod tests_follow;
 #[cfg(test)]
 mod tests_on_log;
+#[cfg(test)]
+mod tests_sealed;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -259,7 +259,7 @@ pub(crate) mod tests {
 
     #[test]
     fn nothing_of_a_key_is_printed() {
-        let printed = format!("{:?} {:?}", keys(&[b'k']), Keyring::new(&keys(&[b'k']), [0; 16]));
+        let printed = format!("{:?} {:?}", keys(b"k"), Keyring::new(&keys(b"k"), [0; 16]));
         assert!(!printed.contains("kk") && !printed.contains("107, 107") && printed.contains("***"), "{printed}");
     }
 }

@@ -109,6 +109,9 @@ fn files() -> tempfile::TempDir {
     std::fs::create_dir(dir.path().join("providers")).unwrap();
     std::fs::write(dir.path().join("tls/hooks.crt"), signed.cert.pem()).unwrap();
     std::fs::write(dir.path().join("tls/clients.pem"), signed.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("journal.key"), "nzwKcdLoS1VmoMHvJ7iUPRBSf+bDi5oE1eHyo7TF1uc=").unwrap();
+    std::fs::set_permissions(dir.path().join("journal.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
     std::fs::write(dir.path().join("tls/hooks.key"), signed.signing_key.serialize_pem()).unwrap();
     dir
 }

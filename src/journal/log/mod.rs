@@ -13,6 +13,7 @@ mod codec;
 mod commit;
 mod crew;
 mod entry;
+mod first;
 mod keys;
 mod open;
 mod orphans;

@@ -245,3 +245,41 @@ async fn a_sealed_record_that_was_changed_on_purpose_is_not_taken() {
     assert_eq!((journal.stats().damaged, journal.stats().lanes[0].pending), (0, 1), "its checksums hold");
     assert!(matches!(journal.event(kept).await, Err(JournalError::Damaged)));
 }
+
+/// What sealing costs, in figures; a few in the everyday run, for the answers alone.
+/// `FOREBAY_SEALS=200000 cargo test --release --lib what_sealing_costs -- --nocapture`
+#[test]
+fn what_sealing_costs() {
+    let rounds: u32 = std::env::var("FOREBAY_SEALS").map_or(3, |text| text.parse().expect("FOREBAY_SEALS is a number"));
+    let record = || {
+        let mut event = event(&[b'x'; 2048]);
+        event.headers = (0..12)
+            .map(|_| {
+                (
+                    HeaderName::from_static("x-some-header"),
+                    HeaderValue::from_static("a value of some length, as they are"),
+                )
+            })
+            .collect();
+        EventRecord { moved_from: None, claim: None, deliveries: Vec::new(), relayed: None, event }
+    };
+    let record = record();
+    let ring = Keyring::new(&keys(&[1]), [7; 16]);
+    let each = |began: Instant| began.elapsed().as_secs_f64() * 1e6 / f64::from(rounds);
+    for (what, sealer) in [("clear", None), ("sealed", ring.sealing())] {
+        let began = Instant::now();
+        let mut bytes = 0;
+        for _ in 0..rounds {
+            bytes += stored::encode_event(&record, sealer.map(|sealer| &**sealer)).unwrap().bytes.len();
+        }
+        let wrote = each(began);
+        let parts::Payload { form, bytes: payload } = stored::encode_event(&record, sealer.map(|it| &**it)).unwrap();
+        let raw =
+            segment::RawRecord { offset: 0, end: 0, kind: record::KIND_EVENT, form, entry: 0, payload: payload.into() };
+        let began = Instant::now();
+        for _ in 0..rounds {
+            assert!(record::Record::decode(&raw, &ring).is_ok());
+        }
+        println!("{what}: {wrote:.2} µs to write, {:.2} µs to read, {} bytes", each(began), bytes / rounds as usize);
+    }
+}
