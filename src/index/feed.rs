@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -13,13 +13,16 @@ use super::store::Store;
 use super::{IndexError, Shared};
 use crate::event::EventId;
 use crate::journal::seal::Keyring;
-use crate::journal::{Changes, Journal};
+use crate::journal::{Changes, Journal, Position};
 
 /// How often it looks for changes of its own accord.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Changes that it takes at a time: what one transaction holds, and what is in memory.
 const BATCH: usize = 1000;
+
+/// How often it says how far it has come, while there is much to catch up with.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Wants to be told once everything up to now is in the index.
 pub(super) type Wish = oneshot::Sender<Result<(), IndexError>>;
@@ -88,6 +91,7 @@ impl<J: Journal> Feeder<J> {
         if self.store.applied() >= goal {
             return Ok(());
         }
+        let mut progress = Progress::from(self.store.applied());
         while self.store.applied() < goal {
             let batch = runtime.block_on(self.changes())?;
             if batch.next <= self.store.applied() {
@@ -101,6 +105,7 @@ impl<J: Journal> Feeder<J> {
                 Err(IndexError::Database(error)) if super::store::is_damage(&error) => self.rebuild()?,
                 Err(error) => return Err(error),
             }
+            progress.say(batch.changes.len(), self.store.applied(), goal);
         }
         self.store.shrink()
     }
@@ -123,5 +128,34 @@ impl<J: Journal> Feeder<J> {
     fn replaced(&self) {
         self.shared.cells.store(Arc::new(self.store.cells().clone()));
         self.shared.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// How far a pass has come.
+struct Progress {
+    from: Position,
+    changes: usize,
+    said: Instant,
+}
+
+impl Progress {
+    fn from(from: Position) -> Self {
+        Self { from, changes: 0, said: Instant::now() }
+    }
+
+    /// So many `more` changes are in the index, which are all up to `applied`; now and then that is logged.
+    fn say(&mut self, more: usize, applied: Position, goal: Position) {
+        self.changes += more;
+        if self.said.elapsed() < SAY_EVERY {
+            return;
+        }
+        self.said = Instant::now();
+        let (done, all) = (applied.0.saturating_sub(self.from.0), goal.0.saturating_sub(self.from.0));
+        let percent = u128::from(done) * 100 / u128::from(all.max(1));
+        tracing::info!(
+            changes = self.changes,
+            percent,
+            "the index catches up with the journal; delivery does not wait for it"
+        );
     }
 }

@@ -16,8 +16,12 @@ use crate::journal::seal::Encryption;
 use crate::journal::{KeyUse, Settings};
 
 /// Files whose first bytes say what they are, those bytes, and the version that this program reads: the next byte, a digit.
-const FILES: [(&str, &[u8], u8); 3] =
-    [("journal.meta", b"FBMETA", b'1'), ("journal.time", b"FBTIME", b'1'), ("claims/runs", b"FBRUNS", b'1')];
+const FILES: [(&str, &[u8], u8); 4] = [
+    ("journal.meta", b"FBMETA", b'1'),
+    ("journal.time", b"FBTIME", b'1'),
+    ("checkpoint", b"FBCKPT", b'1'),
+    ("claims/runs", b"FBRUNS", b'1'),
+];
 
 /// Which keys the journal in `dir` is sealed with. Changes nothing; the journal may be open.
 ///
