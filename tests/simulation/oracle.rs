@@ -149,7 +149,8 @@ impl Oracle {
     fn forgot(&self, life: usize, at: u64) -> bool {
         for (number, life) in self.lives.iter().enumerate().skip(life) {
             let Some((ended, how)) = life.ended else { return false };
-            if how != Crash::Kill && (ended.saturating_sub(at) <= BEHIND || life.disk_failed || !life.opened) {
+            let is_cut = how != Crash::Kill && (ended.saturating_sub(at) <= BEHIND || !life.opened);
+            if is_cut || life.disk_failed {
                 return true;
             }
             let next_opened = self.lives.get(number + 1).is_some_and(|next| next.opened);
