@@ -57,7 +57,8 @@ impl Moods {
         let (until, mood) = &mut self.now[application];
         if at >= *until {
             *until = at + self.random.u64(500..20_000);
-            *mood = [Mood::Fair, Mood::Fair, Mood::Down, Mood::Sick, Mood::Stormy, Mood::Stormy][self.random.usize(..6)];
+            *mood =
+                [Mood::Fair, Mood::Fair, Mood::Down, Mood::Sick, Mood::Stormy, Mood::Stormy][self.random.usize(..6)];
         }
         *mood
     }
@@ -169,7 +170,8 @@ async fn read(stream: &mut DuplexStream) -> Option<(String, Vec<u8>)> {
         }
     };
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(Some(0), |n| n.parse().ok())?;
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(Some(0), |n| n.parse().ok())?;
     while bytes.len() < end + length {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
             return None;

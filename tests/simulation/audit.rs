@@ -60,7 +60,8 @@ impl View {
                 let group = event.provider_event_id.as_deref().and_then(|id| id.strip_prefix('m')?.parse().ok());
                 let was_tried = deliveries.iter().any(|delivery| delivery.attempts > 0);
                 let deliveries = deliveries.iter().map(|delivery| delivery.status).collect();
-                let before = self.events.insert(event.id, Kept { at, source: event.source.to_string(), group, deliveries });
+                let before =
+                    self.events.insert(event.id, Kept { at, source: event.source.to_string(), group, deliveries });
                 self.moved += u64::from(before.is_some() || was_tried);
             }
             Change::Started { delivery, .. } | Change::Rearmed { delivery, .. } => self.set(delivery, status),
@@ -115,7 +116,9 @@ impl Oracle {
             }
         }
         for (id, kept) in &view.events {
-            let sent = kept.group.and_then(|group| Some((group, sim.post().mails.iter().find(|mail| mail.group == group)?.clone())));
+            let sent = kept
+                .group
+                .and_then(|group| Some((group, sim.post().mails.iter().find(|mail| mail.group == group)?.clone())));
             match sent {
                 Some((_, mail)) if mail.genuine && mail.source.name() == kept.source => {}
                 _ => world.wrong(format_args!("D2, S1: {id} is kept, and nobody sent it")),
@@ -175,7 +178,9 @@ impl Oracle {
                 let taken = self.deliveries.get(&delivery).is_some_and(|seen| seen.taken.is_some());
                 let dead = matches!(view.status(delivery), Some(DeliveryStatus::Dead | DeliveryStatus::Refused));
                 if !taken && !dead && self.rotten == 0 {
-                    sim.world.wrong(format_args!("liveness: {delivery} was acknowledged, and is neither delivered nor dead"));
+                    sim.world.wrong(format_args!(
+                        "liveness: {delivery} was acknowledged, and is neither delivered nor dead"
+                    ));
                 }
             }
         }

@@ -48,7 +48,8 @@ impl Gateway {
             let way = Way::over(destination.clone(), connector(sim, number));
             Arc::new(Target::new(way, metrics.destination(&destination.name), Pause::Resumed))
         };
-        let targets: Arc<Targets> = Arc::new(crate::shape::SETTINGS.destinations.iter().enumerate().map(target).collect());
+        let targets: Arc<Targets> =
+            Arc::new(crate::shape::SETTINGS.destinations.iter().enumerate().map(target).collect());
         let budget = Budget::new(ByteSize(64 << 20));
         let bodies = Bodies { timeout: Duration::from_secs(30), min_rate: None, budget };
         let none = Router::new([]).expect("no routes are in each other's way");

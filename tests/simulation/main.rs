@@ -15,6 +15,7 @@ mod clock;
 mod disk;
 mod gateway;
 mod mail;
+mod medium;
 mod operator;
 mod oracle;
 mod post;
@@ -79,7 +80,10 @@ fn check(mode: Mode) {
     let outcomes = batch(first..first + seeds, mode);
     let took = began.elapsed().as_secs_f64();
     let hours = outcomes.iter().map(|outcome| outcome.millis).sum::<u64>() / 3_600_000;
-    println!("{mode:?}: {seeds} seeds from {first} in {took:.1} s, {:.0} a second; {hours} virtual hours", seeds as f64 / took);
+    println!(
+        "{mode:?}: {seeds} seeds from {first} in {took:.1} s, {:.0} a second; {hours} virtual hours",
+        seeds as f64 / took
+    );
     for (what, words) in Reach::ALL {
         println!("  {:>10}  {words}", reached(&outcomes, *what));
     }

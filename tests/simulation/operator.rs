@@ -20,7 +20,10 @@ pub async fn run(sim: Arc<Sim>, gateway: Arc<Gateway>, mut random: fastrand::Rng
         }
         match random.u8(..10) {
             0 => pause(&sim, &gateway, random.usize(..3)).await,
-            1 => reload(&sim, &gateway, [Routed::All, Routed::All, Routed::NoAudit, Routed::Few][random.usize(..4)]).await,
+            1 => {
+                reload(&sim, &gateway, [Routed::All, Routed::All, Routed::NoAudit, Routed::Few][random.usize(..4)])
+                    .await
+            }
             2 | 3 => replay(&sim, &gateway, &mut random).await,
             4 if sim.shape.jumps => {
                 let hour = 3_600_000;

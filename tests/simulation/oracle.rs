@@ -218,7 +218,10 @@ impl Oracle {
                 told.acknowledged = true;
             }
             if !is_over && !sim.disk.would_keep(&sim.post().marks(mail.group)) {
-                world.wrong(format_args!("D3: {id} of m{} is acknowledged, and a power cut now would take it", mail.group));
+                world.wrong(format_args!(
+                    "D3: {id} of m{} is acknowledged, and a power cut now would take it",
+                    mail.group
+                ));
             }
         }
         if let Some(left) = &mut self.cut_in {
@@ -253,7 +256,8 @@ impl Oracle {
             }
             None => {}
         }
-        for (_, seen) in self.deliveries.range_mut(DeliveryId { event: id, index: 0 }..=DeliveryId { event: id, index: 255 })
+        for (_, seen) in
+            self.deliveries.range_mut(DeliveryId { event: id, index: 0 }..=DeliveryId { event: id, index: 255 })
         {
             if seen.dead {
                 world.reach(Reach::Rearm);

@@ -148,15 +148,12 @@ async fn lived(sim: &Arc<Sim>, end: End, calls: Option<u64>, before: Left, mut r
     }
     gateway.run(sim).await;
     let working = async {
-        tokio::join!(
-            post::run(Arc::clone(sim), Arc::clone(&gateway.intake)),
-            async {
-                if !calm {
-                    operator::run(Arc::clone(sim), Arc::clone(&gateway), random.fork()).await;
-                }
-                std::future::pending::<()>().await;
-            },
-        )
+        tokio::join!(post::run(Arc::clone(sim), Arc::clone(&gateway.intake)), async {
+            if !calm {
+                operator::run(Arc::clone(sim), Arc::clone(&gateway), random.fork()).await;
+            }
+            std::future::pending::<()>().await;
+        },)
     };
     let ends = async {
         match end {
@@ -223,7 +220,8 @@ async fn audit(sim: &Arc<Sim>, gateway: &Gateway, before: Left) -> bool {
     if let Some((pending, dead)) = before.filter(|_| oracle.rotten == 0) {
         let pending_is_as_before = pending == u64::MAX || pending == now.0;
         if !pending_is_as_before || dead != now.1 {
-            sim.world.wrong(format_args!("D5, D8: {pending} pending and {dead} dead before the crash, {now:?} after it"));
+            sim.world
+                .wrong(format_args!("D5, D8: {pending} pending and {dead} dead before the crash, {now:?} after it"));
         }
     }
     for name in oracle.paused.keys() {
