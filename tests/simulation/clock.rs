@@ -6,7 +6,7 @@ use std::time::Duration;
 use forebay::base::{Clock, UnixMillis, Uptime};
 use tokio::time::Instant;
 
-const BEGAN: i64 = 1_700_000_000_000;
+pub const BEGAN: i64 = 1_700_000_000_000;
 
 /// The clocks of the machine, over all lives of the gateway. Times of the simulation are milliseconds since it began.
 pub struct SimClock(Mutex<Clocks>);

@@ -29,6 +29,7 @@ pub struct Gateway {
     pub journal: LogJournal,
     pub intake: Arc<Intake<LogJournal>>,
     pub targets: Arc<Targets>,
+    present: watch::Sender<Arc<Targets>>,
     pub tasks: Tasks,
     metrics: Metrics,
     bodies: Bodies,
@@ -65,7 +66,8 @@ impl Gateway {
             tasks: tasks.clone(),
             underway: Underway::default(),
         };
-        let gateway = Self { journal, intake: Arc::new(intake), targets, tasks, metrics, bodies };
+        let present = watch::Sender::new(Arc::clone(&targets));
+        let gateway = Self { journal, intake: Arc::new(intake), targets, present, tasks, metrics, bodies };
         gateway.route(sim, sim.routes());
         Ok(gateway)
     }
@@ -98,10 +100,9 @@ impl Gateway {
             }
         }
         let _ = self.journal.set_routes(sim.routes().routes()).await; // they are followed all the same
-        let (_, targets) = watch::channel(Arc::clone(&self.targets));
         let dispatch = Dispatch {
             journal: self.journal.clone(),
-            targets,
+            targets: self.present.subscribe(),
             clock: Arc::clone(sim.clock()) as _,
             tasks: self.tasks.clone(),
             share: 0,

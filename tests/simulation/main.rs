@@ -15,6 +15,7 @@ mod clock;
 mod disk;
 mod gateway;
 mod mail;
+mod medium;
 mod operator;
 mod oracle;
 mod post;

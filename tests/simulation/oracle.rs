@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use forebay::event::{DeliveryId, EventId};
 use forebay::intake::{Again, Buffered, Receipt};
 
+use crate::clock::BEGAN;
 use crate::disk::Crash;
 use crate::mail::{Mail, Source};
 use crate::shape::Shape;
@@ -22,6 +23,8 @@ pub struct Oracle {
     groups: BTreeMap<usize, Group>,
     in_flight: Vec<usize>,
     window: u64,
+    /// Nobody sets it.
+    clock_is_right: bool,
     /// How far the clock was set ahead before the machine was restarted: by so much claims may end early (docs/dedupe.md).
     pub ahead: u64,
     jumped: u64,
@@ -108,6 +111,7 @@ impl Oracle {
             groups: BTreeMap::new(),
             in_flight: vec![0; APPLICATIONS.len()],
             window: u64::try_from(shape.window.as_millis()).unwrap_or(u64::MAX),
+            clock_is_right: !shape.jumps,
             ahead: 0,
             jumped: 0,
             rotten: 0,
@@ -145,7 +149,8 @@ impl Oracle {
     fn forgot(&self, life: usize, at: u64) -> bool {
         for (number, life) in self.lives.iter().enumerate().skip(life) {
             let Some((ended, how)) = life.ended else { return false };
-            if how != Crash::Kill && (ended.saturating_sub(at) <= BEHIND || life.disk_failed || !life.opened) {
+            let is_cut = how != Crash::Kill && (ended.saturating_sub(at) <= BEHIND || !life.opened);
+            if is_cut || life.disk_failed {
                 return true;
             }
             let next_opened = self.lives.get(number + 1).is_some_and(|next| next.opened);
@@ -203,7 +208,9 @@ impl Oracle {
         } else if self.rotten == 0 {
             self.first_of_its_window(sim, mail.group, id, now);
         }
-        self.know(id, mail, (began, now), routed.leads(mail.source).len());
+        // A duplicate's original came at some time after the first of its group.
+        let sent = if again == Again::No { began } else { self.earliest(id, mail.group) };
+        self.know(id, mail, (sent, now), routed.leads(mail.source).len());
         let is_over = self.events[&id].gone || self.is_over(id) || (self.rotten > 0 && again == Again::Yes);
         let relayed = mail.source == Source::Live && again == Again::Yes; // the application's own answer, recorded behind it
         if !relayed {
@@ -272,12 +279,21 @@ impl Oracle {
             if told.source == Source::Live && !told.acknowledged {
                 continue;
             }
-            if now < told.sent + window {
+            // Either of them may have been the first.
+            let apart = now.saturating_sub(told.sent).max(told.known.saturating_sub(self.earliest(id, group)));
+            if apart < window {
                 sim.world.wrong(format_args!("U2: m{group} is kept as {id} and, within the window, as {other}"));
             } else {
                 sim.world.reach(Reach::Expired);
             }
         }
+    }
+
+    /// Before this, the event was not kept.
+    fn earliest(&self, id: EventId, group: usize) -> u64 {
+        let first_sent = self.groups.get(&group).map_or(0, |group| group.first_sent);
+        let received = u64::try_from(id.made_at().0 - BEGAN).unwrap_or(0);
+        if self.clock_is_right { first_sent.max(received) } else { first_sent }
     }
 
     fn know(&mut self, id: EventId, mail: &Mail, (sent, known): (u64, u64), routes: usize) {
@@ -331,8 +347,8 @@ impl Oracle {
         if mail.source != Source::Live && !self.events.contains_key(&id) && self.rotten == 0 {
             self.first_of_its_window(sim, mail.group, id, now);
         }
-        let first_sent = self.groups.get(&mail.group).map_or(0, |group| group.first_sent);
-        self.know(id, &mail, (first_sent, now), 0);
+        let earliest = self.earliest(id, mail.group);
+        self.know(id, &mail, (earliest, now), 0);
         let told = self.events.get_mut(&id).expect("just made known");
         let another = told.mail.replace(mail_number).is_some_and(|before| before != mail_number);
         if another || told.group != mail.group {
@@ -364,6 +380,7 @@ impl Oracle {
         }
         if let Some((at, of)) = seen.taken
             && !seen.asked_again
+            && !world.hung_near(at)
             && (of == life || !(self.cut_off(of, at) || self.forgot(of, at)))
         {
             world.wrong(format_args!("L2: {delivery} was taken, and is attempted again ({reason})"));
@@ -372,6 +389,7 @@ impl Oracle {
         if let Some((until, at, of)) = seen.not_before
             && now + 2 < until
             && reason == "retry"
+            && !world.hung_near(at)
             && !seen.asked_again
             && !jumped
             && !(of != life && (self.cut_off(of, at) || self.forgot(of, at)))

@@ -84,20 +84,15 @@ struct Inner {
     wrong: Option<String>,
     /// The present life has met a failing or slow disk.
     disk_failed: bool,
-    hung: Duration,
+    /// When the disk hung.
+    hung: Vec<u64>,
 }
 
 impl World {
     pub fn new(print: bool) -> Self {
         let reached = vec![0; Reach::ALL.len()];
-        let inner = Inner {
-            hash: 0xcbf2_9ce4_8422_2325,
-            print,
-            reached,
-            wrong: None,
-            disk_failed: false,
-            hung: Duration::ZERO,
-        };
+        let inner =
+            Inner { hash: 0xcbf2_9ce4_8422_2325, print, reached, wrong: None, disk_failed: false, hung: Vec::new() };
         Self(Arc::new(Mutex::new(inner)), Arc::new(SimClock::new()))
     }
 
@@ -118,11 +113,17 @@ impl World {
     }
 
     pub fn disk_hangs(&self, time: Duration) {
+        let now = self.1.millis();
         let mut inner = self.inner();
         inner.disk_failed = true;
-        inner.hung += time;
+        inner.hung.push(now);
         drop(inner);
         self.note(format_args!("disk: hangs for {time:?}"));
+    }
+
+    /// Whether the disk hung around `at`, so that what was said then may have come too late.
+    pub fn hung_near(&self, at: u64) -> bool {
+        self.inner().hung.iter().any(|hung| hung.abs_diff(at) <= 15_000)
     }
 
     /// Whether the disk has failed or hung since this was asked last.
