@@ -172,8 +172,11 @@ async fn settled(
     loop {
         let dead = dead_letters(gateway).await;
         let seen = app.seen();
-        let delivered: BTreeSet<_> =
-            seen.iter().filter(|seen| answer_to(seen) == Some(200)).map(|seen| seen.header("forebay-event-id")).collect();
+        let delivered: BTreeSet<_> = seen
+            .iter()
+            .filter(|seen| answer_to(seen) == Some(200))
+            .map(|seen| seen.header("forebay-event-id"))
+            .collect();
         let open = |id: &&String| !delivered.contains(id.as_str()) && !dead.contains(*id);
         let lost: Vec<_> = acknowledged.keys().filter(open).collect();
         if lost.is_empty() {
@@ -192,7 +195,9 @@ async fn dead_letters(gateway: &Gateway) -> BTreeSet<String> {
             continue; // the index still reads what was there before the last kill
         }
         let answer = answer.json();
-        ids.extend(answer["items"].as_array().unwrap().iter().filter_map(|item| item["id"].as_str().map(str::to_owned)));
+        ids.extend(
+            answer["items"].as_array().unwrap().iter().filter_map(|item| item["id"].as_str().map(str::to_owned)),
+        );
         match &answer["next"] {
             Value::String(next) => page = format!("/api/v1/events?status=dead&limit=500&cursor={next}"),
             _ => return ids,
