@@ -6,6 +6,7 @@ import pathlib
 import random
 import signal
 import subprocess
+import threading
 import time
 
 from gateway import Ended, Failed, Gateway, kill_where_it_stands, wait_until
@@ -174,8 +175,6 @@ def around_an_attempt(binary, home, runs):
     world = World(behave=behave, senders=1, most=1024)
     world.pause = 0.01
     gateway = Gateway(binary, home, world.app_url)
-    import threading
-
     ambiguous, began = 0, time.monotonic()
     for number in range(runs):
         gateway.start()
@@ -188,7 +187,6 @@ def around_an_attempt(binary, home, runs):
         world.send_to(None)
         state["hold"] = False
         ambiguous += state["held"]
-    attempts, events = world.counts["attempts"], len(world.owner)
     gateway.start()
     world.rest()
     world.still_known(gateway)

@@ -1,6 +1,10 @@
 """Power cuts: a file system in a file, shut down under a gateway under load (FS_IOC_GOINGDOWN), mounted again.
 
 What was flushed stays, the rest of what was written is gone, as when the power is cut. Root only.
+
+The kernel is not as sharp as a power cut for a call that is under way: both ext4 and xfs may let an fdatasync end with 0 that
+they have not carried out (a trace shows fdatasync before the shutdown, its 0 after it, and the bytes missing). A machine
+without power sends no answer any more; so an answer that comes after the shutdown has begun is not counted.
 """
 
 import fcntl
@@ -36,6 +40,7 @@ class Disk:
     def mount(self):
         subprocess.run(["mount", "-t", self.kind, "-o", "loop", str(self.image), str(self.at)], check=True)
         self.mounted = True
+        (self.at / "alive").write_text("written")  # else this is the file system that was shut down, held by somebody
 
     def cut(self, flag):
         """From here on nothing reaches the image."""
@@ -85,6 +90,7 @@ def run(binary, home, runs, kind, control=False):
                 reach["inside a commit"] += gateway.is_in_a_commit()
             reach["a request under way"] += world.under_way > 0
             before = disk.bytes(gateway.data)
+            world.doubtful = True
             disk.cut(flag)
             if not stopped:
                 # It goes on, and its disk fails: nothing that comes now may be acknowledged.
@@ -92,14 +98,15 @@ def run(binary, home, runs, kind, control=False):
                 reach["seen by the gateway"] += 1
                 time.sleep(0.02)
             gateway.kill()
-            world.send_to(None)
+            world.rest()
+            world.doubtful = False
             disk.unmount()
             disk.mount()
             reach["log dropped"] += flag == LOG_DROPPED
             reach["bytes gone"] += any(disk.bytes(gateway.data).get(name, 0) < length for name, length in before.items())
             if control or cycle % 25 == 24 or cycle == runs - 1:
                 gateway.start()
-                world.rest()
+                world.still_known(gateway)
                 world.settle(gateway, keeps_numbers=False, seconds=5 if control else 60)
                 gateway.kill()
                 if not control:
@@ -116,6 +123,6 @@ def run(binary, home, runs, kind, control=False):
     if control:
         raise Failed(f"control, {kind}: {runs} cuts lost nothing although flushes did nothing: this harness notices nothing")
     met = ", ".join(f"{count} {what}" for what, count in reach.items())
-    print(f"{runs} power cuts on {kind}: {met}; {world.summary()}, 0 refused openings, {world.repeated} numbers of attempts taken again; {time.monotonic() - began:.0f} s")
+    print(f"{runs} power cuts on {kind}: {met}; {world.summary()}, 0 refused openings, {world.counts['acknowledged in the cut itself']} answers in the cuts not counted, {world.repeated} attempts with a number that had come before; {time.monotonic() - began:.0f} s")
     if reach["a request under way"] * 2 < runs or reach["log dropped"] * 3 < runs or not reach["inside a commit"]:
         raise Failed(f"reach: {reach} of {runs}")

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import pathlib
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -24,15 +25,10 @@ def main():
     with tempfile.TemporaryDirectory(prefix="forebay-faults-", dir=given.home) as home:
         try:
             part(str(pathlib.Path(given.binary).resolve()), home, given.runs, **more)
-        except (Failed, Ended) as broken:
-            traceback.print_exc(limit=-3)
-            sys.exit(f"FAILED: {given.part}: {broken}")
-        except subprocess_errors as broken:
+        except (Failed, Ended, OSError, subprocess.SubprocessError) as broken:
             traceback.print_exc(limit=-3)
             sys.exit(f"FAILED: {given.part}: {broken}")
 
-
-subprocess_errors = (OSError, __import__("subprocess").SubprocessError)
 
 if __name__ == "__main__":
     main()
