@@ -69,7 +69,7 @@ def in_opening(binary, home, runs):
     world = World(behave=lambda number, attempt: 410 if number % 16 == 0 else 503 if number % 5 == 0 else 200, most=1024)
     gateway = Gateway(binary, home, world.app_url)
     gateway.start()
-    world.load(4000, gateway, seconds=120)
+    world.load(min(40 * runs, 4000), gateway, seconds=120)
     world.rest()
     gateway.kill()
     began = time.monotonic()
