@@ -96,8 +96,7 @@ def space(binary, home, runs):
         gateway.kill()
     finally:
         world.send_to(None)
-        if gateway.process:
-            gateway.kill()
+        gateway.kill()
         mount.gone()
     print(f"{runs} times full ({', '.join(f'{count} {who}' for who, count in by.items())}): resumed after {max(times):.2f} s at most, {sum(times) / len(times):.2f} s in the mean, without a restart; "
           f"{delivered_while_full} attempts while full, dead letters there {dead_while_full} times; the journal failed {failed} times; {world.summary()}; {time.monotonic() - began:.0f} s")
@@ -144,8 +143,7 @@ def inodes(binary, home, runs):
             gateway.kill()
     finally:
         world.send_to(None)
-        if gateway.process:
-            gateway.kill()
+        gateway.kill()
         mount.gone()
     print(f"{runs} times no inodes: {'a restart was needed' if failed else 'went on by itself'}; {world.summary()}; {time.monotonic() - began:.0f} s")
 
@@ -188,8 +186,7 @@ def read_only(binary, home, runs):
         gateway.kill()
     finally:
         world.send_to(None)
-        if gateway.process:
-            gateway.kill()
+        gateway.kill()
         mount.gone()
     print(f"{runs} times read-only under load: each time 503 and unready, {needed} starts on it refused with the reason; {world.summary()}; {time.monotonic() - began:.0f} s")
 

@@ -37,6 +37,9 @@ def wait_until(holds, seconds, otherwise):
         time.sleep(0.005)
 
 
+STARTED = []  # every gateway there is, so that none outlives its script
+
+
 class Gateway:
     """One gateway over its restarts: the same directory `home`, its journal in `data`, free ports each time."""
 
@@ -51,11 +54,11 @@ class Gateway:
             f"destinations:\n  app: {{ url: {app_url}, concurrency: {concurrency}, timeout: 5s, "
             "retry: { initial: 20ms, max: 100ms }, breaker: { failures: 5, cooldown: 50ms } }\n"
         )
-        self.process, self.ingress, self.admin, self.starts = None, None, None, 0
+        self.process, self.ingress, self.admin = None, None, None
+        STARTED.append(self)
 
     def spawn(self, prefix=(), before_exec=None):
         """Starts it, behind the command `prefix`, which has to leave it its process: `strace -D` does."""
-        self.starts += 1
         self.log_path = self.home / "log"
         log = open(self.log_path, "wb")
         command = [*prefix, self.binary, "serve", "--no-watch", "-c", str(self.config)]
@@ -95,9 +98,9 @@ class Gateway:
         os.kill(self.process.pid, number)
 
     def kill(self):
-        if self.lives():
+        if self.process is not None:
             self.process.kill()
-        self.process.wait()
+            self.process.wait()
 
     def stop(self, seconds=40):
         """SIGTERM; its exit code."""

@@ -117,8 +117,7 @@ def run(binary, home, runs, kind, control=False):
         raise
     finally:
         world.send_to(None)
-        if gateway.process:
-            gateway.kill()
+        gateway.kill()
         disk.unmount()
     if control:
         raise Failed(f"control, {kind}: {runs} cuts lost nothing although flushes did nothing: this harness notices nothing")

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import traceback
 
-from gateway import Ended, Failed
+from gateway import STARTED, Ended, Failed
 
 
 def main():
@@ -28,6 +28,9 @@ def main():
         except (Failed, Ended, OSError, subprocess.SubprocessError) as broken:
             traceback.print_exc(limit=-3)
             sys.exit(f"FAILED: {given.part}: {broken}")
+        finally:
+            for started in STARTED:
+                started.kill()
 
 
 if __name__ == "__main__":
