@@ -68,7 +68,7 @@ def run(binary, home, runs, kind, control=False):
     chance = random.Random(runs)
     disk = Disk(home, kind)
     world = World(behave=flaky, most=4096)
-    gateway = Gateway(binary, home, world.app_url, data=disk.at / "data")
+    gateway = Gateway(binary, home, world.app_url, data=disk.at / "data", max_size="16MiB")
     prefix = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync"]
     prefix += ["-e", "inject=fdatasync,fsync:retval=0"]
     reach = {"a request under way": 0, "inside a commit": 0, "seen by the gateway": 0, "bytes gone": 0, "log dropped": 0}

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 
 use crate::support::app::status;
 use crate::support::gateway::{PATIENCE, github_to};
@@ -26,6 +27,8 @@ const MANY: u64 = 50;
 struct Ledger {
     /// The body of each webhook that was acknowledged as new, by its event's id.
     acknowledged: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// Told of each acknowledgement.
+    more: Notify,
     duplicates: AtomicU64,
     /// Requests that were answered 503: not acknowledged.
     refused: AtomicU64,
@@ -74,7 +77,7 @@ async fn killed_under_load(mode: &str, app: &FakeApp, config: &str, behaviour: f
         let enough = before + 20 + usize::try_from(round * 37 % 400).unwrap();
         let killing = async {
             while ledger.acknowledged.lock().unwrap().len() < enough {
-                tokio::task::yield_now().await;
+                ledger.more.notified().await;
             }
             // Every other time wherever it is; else looked for in a commit. How it stood is seen while it is stopped.
             let mut tries = if round.is_multiple_of(2) { 1 } else { 1000 };
@@ -131,6 +134,7 @@ async fn send_until_it_dies(gateway: &Gateway, round: u64, sender: u64, ledger: 
         let event = answer.header("forebay-event-id").unwrap().to_owned();
         assert!(answer.header("forebay-duplicate").is_none(), "{key} was never sent before");
         ledger.acknowledged.lock().unwrap().insert(event.clone(), body);
+        ledger.more.notify_one();
         if number % 8 == 3 {
             let (key, event) = known.get_or_insert((key, event));
             let number = key.rsplit('-').next().unwrap().parse().unwrap();
