@@ -6,7 +6,7 @@
 #   tests/faults.sh --short          a little of those that need no privileges: half a minute
 #   tests/faults.sh PART [N]         one part, N times
 #
-# Parts: order flushes writes reads slow calls opening drain attempts files (strace, no privileges);
+# Parts: kills proxy-kills order flushes writes reads slow calls opening drain attempts files (strace, no privileges);
 #        space inodes read-only descriptors (root: they mount small file systems).
 # strace is installed by apt if missing. FOREBAY names another binary. Loopback only; scratch files in TMPDIR.
 set -euo pipefail
@@ -14,8 +14,10 @@ cd "$(dirname "$0")/.."
 . tests/faults/tools.sh
 
 part() { # PART N
-    local function own=()
+    local function own=() more=()
     case $1 in
+        kills) function=kills.at_random ;;          # kill -9 under load, every other time inside a commit, N times
+        proxy-kills) function=kills.at_random more=(mode=proxy) ;; # the same in proxy mode
         order) function=flushes.order ;;            # acknowledgements after their flush, in a trace of N
         flushes) function=flushes.at_each_flush ;;  # EIO from fdatasync number 1 to N
         writes) function=flushes.at_each_write ;;   # EIO, ENOSPC, EINTR, a write cut short: at write number 1 to N
@@ -38,7 +40,7 @@ part() { # PART N
     fi
     if [[ $1 == inodes || $1 == read-only ]]; then need mkfs.ext4 e2fsprogs; fi
     printf '== %s %s\n' "$1" "$2"
-    "${own[@]}" python3 -B tests/faults/run.py --binary "$binary" --runs "$2" "$function"
+    "${own[@]}" python3 -B tests/faults/run.py --binary "$binary" --runs "$2" "$function" "${more[@]}"
 }
 
 need python3 python3
@@ -50,7 +52,7 @@ case ${1:-} in
         parts=(order 50 flushes 4 opening 5)
         ;;
     '')
-        parts=(order 1000 flushes 100 writes 20 reads 60 slow 30 calls 30 opening 100 drain 60 attempts 20 files 5
+        parts=(kills 1000 proxy-kills 1000 order 1000 flushes 100 writes 20 reads 60 slow 30 calls 30 opening 100 drain 60 attempts 20 files 5
             space 100 inodes 5 read-only 10 descriptors 200)
         ;;
     *) parts=("$1" "${2:-10}") ;;

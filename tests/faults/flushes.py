@@ -90,7 +90,7 @@ def segments(gateway, ahead=40):
 
 def at_each_write(binary, home, runs):
     """The Nth write to the log fails, is full for a while, is interrupted, or is cut short by a limit of the file's size."""
-    world = World(behave=flaky, most=2048)
+    world = World(behave=flaky, most=16 << 10)
     gateway = Gateway(binary, home, world.app_url, max_size="1GiB")  # segments of 16 MiB
     began = time.monotonic()
     met = {"EIO": 0, "ENOSPC": 0, "EINTR": 0, "cut short": 0}

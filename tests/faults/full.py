@@ -87,6 +87,8 @@ def space(binary, home, runs):
             world.send_to(gateway.ingress)
             wait_until(lambda: world.counts[200] > taken, 30, "it never took events again")
             times.append(time.monotonic() - freed)
+            if times[-1] > 3:
+                print(f"  round {number}, filled by {who}: it resumed after {times[-1]:.1f} s", flush=True)
             if number % 10 == 9:
                 world.rest()
                 world.settle(gateway)

@@ -60,7 +60,13 @@ class Disk:
 
     def bytes(self, below):
         """The lengths of the log's files."""
-        return {file.name: file.stat().st_size for file in pathlib.Path(below, "log").glob("*.log")}
+        lengths = {}
+        for file in pathlib.Path(below, "log").glob("*.log"):
+            try:
+                lengths[file.name] = file.stat().st_size
+            except FileNotFoundError:
+                pass  # let go of since
+        return lengths
 
 
 def run(binary, home, runs, kind, control=False):
@@ -110,7 +116,7 @@ def run(binary, home, runs, kind, control=False):
                 world.settle(gateway, keeps_numbers=False, seconds=5 if control else 60)
                 gateway.kill()
                 if not control:
-                    print(f"  {cycle + 1} of {runs} cuts, {time.monotonic() - began:.0f} s", flush=True)
+                    print(f"  {cycle + 1} of {runs} cuts: {reach}; {world.summary()}; {time.monotonic() - began:.0f} s", flush=True)
     except (Failed, Ended) as broken:
         if control:
             return print(f"control, {kind}: flushes that do nothing were noticed after {cycle + 1} cuts: {str(broken)[:160]}")

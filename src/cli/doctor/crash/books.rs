@@ -29,6 +29,8 @@ struct Pages {
     arrived: BTreeMap<u64, String>,
     /// The newest attempt of each delivery.
     attempts: BTreeMap<String, u32>,
+    /// Answers to senders.
+    answers: u64,
     counts: Counts,
     broken: Broken,
 }
@@ -131,6 +133,7 @@ impl Books {
 
     pub(super) fn answered(&self, number: u64, Answer { accepted, event, duplicate }: Answer) {
         let mut pages = self.pages();
+        pages.answers += 1;
         if !accepted {
             pages.counts.refused += 1;
             return;
@@ -180,6 +183,11 @@ impl Books {
 
     pub(super) fn acknowledged(&self) -> Vec<u64> {
         self.pages().acknowledged.keys().copied().collect()
+    }
+
+    /// Answers that senders got.
+    pub(super) fn answers(&self) -> u64 {
+        self.pages().answers
     }
 
     /// Attempts there were.
