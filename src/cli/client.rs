@@ -73,6 +73,12 @@ pub struct Reply {
 }
 
 impl AdminArgs {
+    /// Those for a gateway without a token, whose private side is at `url`.
+    #[must_use]
+    pub fn at(url: &str) -> Self {
+        Self { url: Some(url.to_owned()), token: None }
+    }
+
     /// Whether they say where the gateway is, so that the config need not.
     #[must_use]
     pub fn names_the_gateway(&self) -> bool {

@@ -1,12 +1,13 @@
-//! `forebay doctor`: whether this machine can run what the config asks for.
+//! `forebay doctor`: whether this machine can run what the config asks for; `--crash` tries it.
 
+mod crash;
 mod disk;
 mod flush;
 mod keys;
 mod network;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,28 @@ pub struct Args {
     /// Print JSON for a program
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    crash: crash::CrashArgs,
+}
+
+impl Args {
+    /// How often `--crash` kills, if it is asked for.
+    pub(super) fn kills(&self) -> Option<u32> {
+        self.crash.crash
+    }
+
+    /// The directory that `--dir` names.
+    pub(super) fn dir(&self) -> Option<PathBuf> {
+        self.crash.dir.clone()
+    }
+}
+
+/// Kills a gateway `kills` times on a scratch journal in `dir`. Exit codes: 0 where everything held, 1 otherwise.
+///
+/// # Errors
+/// What keeps it from trying.
+pub(super) async fn crash(args: &Args, kills: u32, dir: &Path) -> anyhow::Result<ExitCode> {
+    crash::run(&args.crash, kills, dir, args.json).await
 }
 
 /// How a check came out.

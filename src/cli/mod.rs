@@ -110,6 +110,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Check(args) => check::run(&args, path),
+        Command::Doctor(args) if args.kills().is_some() => crash(&args, path),
         Command::Doctor(args) => match config::load(path, &environment) {
             Ok((config, warnings)) => block_on(doctor::run(args, path, config, &warnings)),
             Err(problems) => {
@@ -155,6 +156,22 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(settings) => block_on(events::run_dead_letters(args, settings.as_ref())),
             Err(problems) => refused(path, &problems),
         },
+    }
+}
+
+/// `doctor --crash`: beside the config's journal, if no other place is named; without a config beside the default one.
+fn crash(args: &doctor::Args, path: &Path) -> anyhow::Result<ExitCode> {
+    let kills = args.kills().unwrap_or_default();
+    if let Some(dir) = args.dir() {
+        return block_on(doctor::crash(args, kills, &dir));
+    }
+    match if_there(path, |path| config::load_what_is_there(path, &environment)) {
+        Ok(config) => {
+            let journal = config.map_or_else(|| PathBuf::from("data"), |config| config.journal.dir);
+            let journal = std::path::absolute(journal)?;
+            block_on(doctor::crash(args, kills, journal.parent().unwrap_or(Path::new("/"))))
+        }
+        Err(problems) => refused(path, &problems),
     }
 }
 

@@ -228,3 +228,51 @@ async fn a_full_disk_is_a_failure_and_nothing_is_left_on_it() {
     }
     eprintln!("NOT TESTED: this machine lets nobody mount a tmpfs, so there was no full disk");
 }
+
+/// The summary of `doctor --crash`, and its exit code.
+async fn crash(dir: &Path, more: &[&str]) -> (i32, Value) {
+    let mut command = command();
+    command.args(["doctor", "--crash", "3", "--json", "--dir"]).arg(dir).args(more).current_dir(dir);
+    report(command.output().await.unwrap())
+}
+
+#[tokio::test]
+async fn nothing_is_lost_in_the_kills_that_doctor_makes_and_no_config_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, report) = crash(dir.path(), &[]).await;
+    assert_eq!((code, report["verdict"].as_str()), (0, Some("ok")), "{report:#}");
+    assert_eq!((report["kills"].as_u64(), report["lost"].as_u64()), (Some(3), Some(0)), "{report:#}");
+    assert!(report["acknowledged"].as_u64().unwrap() > 0, "{report:#}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing behind");
+}
+
+/// A gateway that forgets what it has kept: before each start its log is taken away.
+#[tokio::test]
+async fn doctor_notices_a_gateway_that_loses_what_it_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let liar = dir.path().join("liar");
+    let script = format!(
+        "#!/bin/sh\nfor last; do :; done\nrm -rf \"${{last%/*}}\"/data/log\nexec '{}' \"$@\"\n",
+        env!("CARGO_BIN_EXE_forebay")
+    );
+    std::fs::write(&liar, script).unwrap();
+    std::fs::set_permissions(&liar, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let (code, report) = crash(dir.path(), &["--gateway", liar.to_str().unwrap()]).await;
+    assert_eq!((code, report["verdict"].as_str()), (1, Some("fail")), "{report:#}");
+    assert!(report["lost"].as_u64().unwrap() > 0, "{report:#}");
+}
+
+#[tokio::test]
+async fn doctor_says_what_keeps_it_from_trying() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, said) in [
+        (&["--dir", "/nowhere/at/all"][..], "name a directory with --dir"),
+        (&["--dir", ".", "--gateway", "/bin/false"], "the gateway did not start"),
+    ] {
+        let mut command = command();
+        let ended = command.args(["doctor", "--crash", "1"]).args(arguments).current_dir(dir.path()).output();
+        let ended = ended.await.unwrap();
+        let error = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(ended.status.code() == Some(1) && error.contains(said), "{error}");
+    }
+}

@@ -64,6 +64,12 @@ fn surroundings(mut command: Command) -> Command {
     command
 }
 
+/// `write`, `fsync`, `fdatasync`, by their numbers.
+#[cfg(target_arch = "x86_64")]
+const CALLS_OF_A_COMMIT: [u32; 3] = [1, 74, 75];
+#[cfg(not(target_arch = "x86_64"))]
+const CALLS_OF_A_COMMIT: [u32; 3] = [64, 82, 83];
+
 impl Gateway {
     /// Starts with [`head`] and `rest` as the config.
     pub async fn start(rest: &str) -> Self {
@@ -147,6 +153,25 @@ impl Gateway {
         let said = log.wait_for(|lines| lines.iter().any(|line| message(line) == what));
         let said = tokio::time::timeout(PATIENCE, said).await.is_ok_and(|said| said.is_ok());
         assert!(said, "it never said {what:?}");
+    }
+
+    /// Sends `signal` at once: no other program is started for it.
+    pub fn signal_now(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw).expect("a process's number");
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Whether the journal's writing thread is in a write or a flush, or has not yet been told how that went. Meant for a
+    /// process that has been stopped: it looks at where the kernel has the thread.
+    pub fn is_in_a_commit(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("/proc is there").flatten();
+        let is_writer = |task: &std::fs::DirEntry| {
+            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "journal-write")
+        };
+        let writer = tasks.into_iter().find(is_writer).expect("the journal has its thread");
+        let call = std::fs::read_to_string(writer.path().join("syscall")).expect("its call can be seen");
+        let number = call.split(' ').next().and_then(|number| number.parse::<u32>().ok());
+        number.is_some_and(|number| CALLS_OF_A_COMMIT.contains(&number))
     }
 
     /// kill -9: no drain, nothing flushed.
