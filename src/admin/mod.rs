@@ -5,6 +5,7 @@
 
 mod access;
 mod destinations;
+mod erase;
 mod events;
 mod filter;
 mod health;
@@ -47,8 +48,8 @@ pub use serve::{CONNECTIONS, Server};
 pub use settings::Settings;
 pub use tail::Places as TailPlaces;
 pub use view::{
-    Attempt, ConfigChange, ConfigProblem, ConfigProblems, Delivery, Destination, Destinations, Event, Explained, Item,
-    Items, Reloaded, Replayed, Source, Sources,
+    Attempt, ConfigChange, ConfigProblem, ConfigProblems, Delivery, Destination, Destinations, Erased, Event,
+    Explained, Item, Items, Reloaded, Replayed, Source, Sources,
 };
 
 use problem::Problem;
@@ -109,7 +110,7 @@ pub fn router<J: Journal>(state: Arc<State<J>>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/api/v1/events", get(events::list))
-        .route("/api/v1/events/{id}", get(events::show))
+        .route("/api/v1/events/{id}", get(events::show).delete(erase::one))
         .route("/api/v1/events/{id}/body", get(events::body))
         .route("/api/v1/events/{id}/replay", post(replay::one))
         .route("/api/v1/dead-letters", get(events::dead_letters))

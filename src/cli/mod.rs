@@ -60,7 +60,7 @@ enum Command {
     Send(Box<send::Args>),
     /// Send what a running gateway's source takes on to an application under development, too
     Listen(listen::Args),
-    /// List, show and replay what a running gateway has kept
+    /// List, show, replay and erase what a running gateway has kept
     Events(events::Args),
     /// List the destinations of a running gateway, pause them and let them go on
     Destinations(destinations::Args),

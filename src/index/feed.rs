@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::store::Store;
+use super::store::{Scrubbed, Store};
 use super::{IndexError, Shared};
 use crate::event::EventId;
 use crate::journal::{Changes, Journal};
@@ -79,7 +79,7 @@ impl<J: Journal> Feeder<J> {
         }
         let goal = self.journal.tail();
         if self.store.applied() >= goal {
-            return Ok(());
+            return self.scrub();
         }
         while self.store.applied() < goal {
             let batch = runtime.block_on(self.changes())?;
@@ -95,7 +95,16 @@ impl<J: Journal> Feeder<J> {
                 Err(error) => return Err(error),
             }
         }
-        self.store.shrink()
+        self.store.shrink()?;
+        self.scrub()
+    }
+
+    fn scrub(&mut self) -> Result<(), IndexError> {
+        if self.store.scrub()? == Scrubbed::Now {
+            self.shared.generation.fetch_add(1, Ordering::Release); // readers let go of the deleted file
+            self.shared.close_readers();
+        }
+        Ok(())
     }
 
     async fn changes(&self) -> Result<Changes, IndexError> {

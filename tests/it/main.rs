@@ -18,6 +18,7 @@ mod destinations;
 mod doctor;
 mod doors;
 mod edge;
+mod erase;
 mod floods;
 mod framing;
 mod full;

@@ -11,6 +11,9 @@ mod claims;
 mod codec;
 mod commit;
 mod entry;
+mod erase;
+mod first;
+mod gauges;
 mod open;
 mod orphans;
 mod pauses;
@@ -36,10 +39,11 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::codec::Encoder;
 use self::entry::Segment;
+use self::gauges::Gauges;
 use self::open::{Lock, Meta, Recovered};
 use self::reader::{FoundEvent, Reader};
 use self::segment::SegmentKey;
@@ -50,8 +54,8 @@ use self::time::Time;
 use self::writer::{Active, Append, Command, Limits, Writer};
 use super::disk::{Disk, RealDisk};
 use super::{
-    AppendError, Appended, Changes, Claim, Entry, Journal, JournalError, Kept, Lane, Located, NewDelivery, Pause,
-    PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settings, Settled, Stats, Sync,
+    AppendError, Appended, Changes, Claim, Entry, Erased, Journal, JournalError, Kept, Lane, Located, NewDelivery,
+    Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settings, Settled, Stats, Sync,
 };
 use crate::base::{ByteSize, Clock, Name};
 use crate::event::{DedupeKey, DeliveryId, DeliveryStatus};
@@ -86,45 +90,10 @@ struct Shared {
     damaged: u64,
     writer: mpsc::Sender<Command>,
     reader: mpsc::Sender<Job>,
+    disk: Arc<dyn Disk>,
+    /// Who goes through all of it: one at a time.
+    turn: Arc<Semaphore>,
     _lock: Option<Lock>,
-}
-
-/// What is read without waiting for the writer.
-struct Gauges {
-    room: ArcSwap<Room>,
-    opened: Instant,
-    /// When the writer turned to the disk, in milliseconds from `opened`; 0 while it has not.
-    busy_since: AtomicU64,
-    bytes: AtomicU64,
-    max_bytes: AtomicU64,
-    evicted: AtomicU64,
-}
-
-impl Gauges {
-    fn room(&self) -> Room {
-        let since = self.busy_since.load(Ordering::Relaxed);
-        let room = Room::clone(&self.room.load());
-        if since != 0 && room == Room::Open && self.millis().saturating_sub(since) > STALLED.as_millis() as u64 {
-            return Room::Stalled { retry_after: RETRY_AFTER };
-        }
-        room
-    }
-
-    /// The writer turns to the disk, or has its answer.
-    fn set_busy(&self, busy: bool) {
-        self.busy_since.store(if busy { self.millis().max(1) } else { 0 }, Ordering::Relaxed);
-    }
-
-    fn millis(&self) -> u64 {
-        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// A journal that has failed stays so.
-    fn set_room(&self, room: Room) {
-        if !matches!(**self.room.load(), Room::Failed(_)) {
-            self.room.store(Arc::new(room));
-        }
-    }
 }
 
 impl LogJournal {
@@ -158,6 +127,7 @@ impl LogJournal {
         let meta = Meta::open(&*disk)?;
         let time = Time::open(&*disk, Arc::clone(&clock)).map_err(cannot("cannot read journal.time"))?;
         let time = Arc::new(time);
+        let erasing = erase::redo(&*disk, meta.store).map_err(cannot("cannot go on with erasing an event"))?;
         let Recovered { mut state, mut claims, sealed_through, next_segment, damaged } =
             open::recover(&disk, meta.store, time.now())?;
         claims.merge_at_most(limits.max_bytes / 16);
@@ -202,10 +172,16 @@ impl LogJournal {
             log_bytes,
             index_bytes: 0,
         };
+        if let Some(event) = erasing
+            && let Err(error) = writer.finish_erasing(event)
+        {
+            tracing::error!(%event, %error, "the event could not be erased; it is tried again at the next opening");
+        }
         let _ = writer.trim(); // a failure is logged, shows in `room`, and is tried again
         writer.refresh_room();
         writer.measure();
-        let reader = Reader { disk, store: meta.store, state: Arc::clone(&state), open: Default::default() };
+        let reader =
+            Reader { disk: Arc::clone(&disk), store: meta.store, state: Arc::clone(&state), open: Default::default() };
         let shared = Shared {
             state,
             gauges,
@@ -216,6 +192,8 @@ impl LogJournal {
             damaged,
             writer: spawn_writer(writer)?,
             reader: spawn_reader(reader)?,
+            disk,
+            turn: Arc::new(Semaphore::new(1)),
             _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -285,7 +263,8 @@ impl LogJournal {
     }
 
     async fn find(&self, at: Located) -> Result<FoundEvent, JournalError> {
-        self.read(move |reader| reader.event(at)).await?.ok_or(JournalError::Unknown)
+        let found = self.read(move |reader| reader.event(at)).await?.ok_or(JournalError::Unknown)?;
+        if found.record.erased { Err(JournalError::Erased) } else { Ok(found) }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -324,7 +303,7 @@ impl Journal for LogJournal {
                 progress,
             })
             .collect();
-        let record = EventRecord { moved_from: None, claim, deliveries, relayed, event };
+        let record = EventRecord { moved_from: None, claim, deliveries, relayed, event, erased: false };
         let mut payload = Encoder::default();
         stored::encode_event(&mut payload, &record);
         let payload = payload.0;
@@ -412,6 +391,10 @@ impl Journal for LogJournal {
             Err(JournalError::Unknown) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    async fn erase(&self, at: Located) -> Result<Erased, JournalError> {
+        self.erase_event(at).await
     }
 
     async fn changes(&self, after: Position, max: usize) -> Result<Changes, JournalError> {

@@ -373,6 +373,7 @@ impl Reading {
                 let rearmed = Rearmed { id: delivery, home, event_at, why, attempts, at: when };
                 self.state.rearmed(&rearmed, at, false);
             }
+            Record::Erased { event, home, deliveries, .. } => self.state.erased(event, home, deliveries),
             Record::Duplicate { .. } | Record::SameBody { .. } => {}
             Record::Trimmed { segment } => self.trimmed.push(segment),
         }

@@ -1,6 +1,6 @@
 //! An event's record, byte by byte: its claim, its deliveries, its facts, and what its sender was told.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
@@ -24,6 +24,40 @@ pub struct EventRecord {
     pub relayed: Option<Relayed>,
     /// The event.
     pub event: Event,
+    /// Whether it was erased: nothing of what its sender wrote is left then, see [`EventRecord::erase`].
+    pub erased: bool,
+}
+
+impl EventRecord {
+    /// Takes out what the sender wrote and what it was told. What the journal goes by stays: id, source, claim, deliveries. What
+    /// is encoded then is never longer than it was.
+    pub fn erase(&mut self) {
+        self.erased = true;
+        self.relayed = None;
+        self.deliveries.iter_mut().for_each(|delivery| delivery.path = None);
+        let Event { id, source, provider, method, received_at, .. } = &self.event;
+        self.event = remains(*id, source.clone(), provider.clone(), method.clone(), *received_at);
+    }
+}
+
+/// An event of which nothing else is left.
+fn remains(id: EventId, source: Name, provider: Name, method: Method, received_at: UnixMillis) -> Event {
+    Event {
+        id,
+        source,
+        provider,
+        kind: None,
+        provider_event_id: None,
+        method,
+        path: Box::from(""),
+        query: None,
+        params: Vec::new(),
+        received_at,
+        client: Client { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), tls: false, host: None },
+        proof: Proof { scheme: Box::from(""), slot: Box::from("") },
+        headers: Headers::new(),
+        body: Bytes::new(),
+    }
 }
 
 /// A claim as it is kept with its event.
@@ -81,9 +115,10 @@ impl Progress {
 
 /// The payload of a fresh event, made before the writer sees it.
 pub fn encode_event(out: &mut Encoder, record: &EventRecord) {
+    let erased = if record.erased { ERASED } else { 0 };
     match record.moved_from {
-        None => out.u8(0),
-        Some((from, entry)) => out.u8(1).u64(from.0).u32(entry),
+        None => out.u8(erased),
+        Some((from, entry)) => out.u8(MOVED | erased).u64(from.0).u32(entry),
     };
     match &record.claim {
         None => out.u8(0),
@@ -108,7 +143,17 @@ pub fn encode_event(out: &mut Encoder, record: &EventRecord) {
             out.u8(1).u16(told.status).maybe(content_type).maybe(told.body.as_deref())
         }
     };
-    encode_facts(out, &record.event);
+    if record.erased { encode_remains(out, &record.event) } else { encode_facts(out, &record.event) }
+}
+
+/// The flags of an event's payload.
+const MOVED: u8 = 1;
+const ERASED: u8 = 2;
+
+fn encode_remains(out: &mut Encoder, event: &Event) {
+    out.raw(event.id.as_bytes());
+    out.bytes(event.source.as_str().as_bytes()).bytes(event.provider.as_str().as_bytes());
+    out.bytes(event.method.as_str().as_bytes()).i64(event.received_at.0);
 }
 
 fn encode_facts(out: &mut Encoder, event: &Event) {
@@ -140,8 +185,9 @@ fn encode_facts(out: &mut Encoder, event: &Event) {
 /// # Errors
 /// [`Malformed`] if it is not one.
 pub fn decode_event(from: &mut Decoder) -> Result<EventRecord, Malformed> {
-    let Front { moved_from, claim, deliveries, relayed } = decode_front(from)?;
-    Ok(EventRecord { moved_from, claim, deliveries, relayed, event: decode_facts(from)? })
+    let Front { moved_from, claim, deliveries, relayed, erased } = decode_front(from)?;
+    let event = if erased { decode_remains(from)? } else { decode_facts(from)? };
+    Ok(EventRecord { moved_from, claim, deliveries, relayed, event, erased })
 }
 
 /// An event's id and deliveries, without the rest of it.
@@ -160,10 +206,15 @@ struct Front {
     claim: Option<StoredClaim>,
     deliveries: Vec<StoredDelivery>,
     relayed: Option<Relayed>,
+    erased: bool,
 }
 
 fn decode_front(from: &mut Decoder) -> Result<Front, Malformed> {
-    let moved_from = from.maybe(|from| Ok((Position(from.u64()?), from.u32()?)))?;
+    let flags = from.u8()?;
+    if flags & !(MOVED | ERASED) != 0 {
+        return Err(Malformed);
+    }
+    let moved_from = (flags & MOVED != 0).then(|| Ok((Position(from.u64()?), from.u32()?))).transpose()?;
     let claim = from.maybe(|from| {
         Ok(StoredClaim {
             hash: from.id()?,
@@ -177,7 +228,7 @@ fn decode_front(from: &mut Decoder) -> Result<Front, Malformed> {
     let relayed = from.maybe(|from| {
         Ok(Relayed { status: from.u16()?, content_type: from.maybe(decode_value)?, body: from.maybe(Decoder::bytes)? })
     })?;
-    Ok(Front { moved_from, claim, deliveries, relayed })
+    Ok(Front { moved_from, claim, deliveries, relayed, erased: flags & ERASED != 0 })
 }
 
 fn decode_delivery(from: &mut Decoder) -> Result<StoredDelivery, Malformed> {
@@ -217,6 +268,12 @@ fn decode_facts(from: &mut Decoder) -> Result<Event, Malformed> {
     })
 }
 
+fn decode_remains(from: &mut Decoder) -> Result<Event, Malformed> {
+    let (id, source, provider) = (EventId::from_bytes(from.id()?), decode_name(from)?, decode_name(from)?);
+    let method = Method::from_bytes(&from.bytes()?).map_err(|_| Malformed)?;
+    Ok(remains(id, source, provider, method, UnixMillis(from.i64()?)))
+}
+
 fn decode_headers(from: &mut Decoder) -> Result<Headers, Malformed> {
     let count = from.u16()?;
     (0..count)
@@ -248,6 +305,7 @@ fn status_code(status: DeliveryStatus) -> u8 {
         DeliveryStatus::Delivered => 1,
         DeliveryStatus::Dead => 2,
         DeliveryStatus::Refused => 3,
+        DeliveryStatus::Purged => 4, // follows from the record of the erasure, and is never written
     }
 }
 

@@ -262,6 +262,7 @@ impl Writer {
                 Standing::Delivered => DeliveryStatus::Delivered,
                 Standing::Refused => DeliveryStatus::Refused,
                 Standing::Moved => return false, // already copied, before a crash
+                Standing::Erased => return false,
             };
             if standing == Standing::Dead {
                 // A copy says when it died, unless it was tried again since; for the rest it is known no closer than this.

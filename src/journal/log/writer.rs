@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::claims::{Claims, Found, Held};
 use super::commit::{Batch, Broken, Effect, Told};
 use super::entry::Standing;
+use super::first::{attempt_notes, will_wait};
 use super::pauses;
 use super::record::{Home, KIND_EVENT, Record};
 use super::segment::{self, HEADER_BYTES};
@@ -19,7 +20,7 @@ use super::stored::{StoredClaim, StoredDelivery};
 use super::time::Time;
 use super::{Gauges, RETRY_AFTER};
 use crate::admit::Lease;
-use crate::base::{ByteSize, Clock, Name, UnixMillis};
+use crate::base::{ByteSize, Clock, Name};
 use crate::event::{DeliveryId, EventId};
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::{
@@ -54,6 +55,8 @@ pub enum Command {
     SetRoutes { routes: Routes, reply: Reply<(), JournalError> },
     /// Make these pending again.
     Rearm { at: Located, first_entry: u32, wanted: Vec<u8>, why: Rearm, reply: Reply<Vec<DeliveryId>, JournalError> },
+    /// Note that an event is erased, and end what waits of it. Says how many deliveries those are.
+    Erase { event: EventId, first: Home, deliveries: u8, reply: Reply<u32, JournalError> },
     /// Let go of what is past retention.
     Trim { keep: Retention, reply: Reply<(), JournalError> },
     /// Take no more than this from now on.
@@ -221,6 +224,10 @@ impl Writer {
                     Ok(ids) => batch.replies.push(Told::Rearm(reply, ids)),
                     Err(broken) => drop(reply.send(Err(broken.into()))),
                 }
+            }
+            Command::Erase { event, first, deliveries, reply } => {
+                let _ = self.commit(batch); // whoever waits has been told
+                drop(reply.send(self.erase(event, first, deliveries)));
             }
             Command::Trim { keep, reply } => {
                 let _ = self.commit(batch); // whoever waits has been told
@@ -449,40 +456,4 @@ impl Writer {
         }
         state.home(delivery).ok_or(JournalError::Unknown)
     }
-}
-
-/// Whether an event with so many deliveries will be unsettled, where the request path made `attempt` at its first.
-fn will_wait(deliveries: usize, attempt: Option<&FirstAttempt>) -> bool {
-    let settled = matches!(attempt, Some(FirstAttempt::Over(_, Verdict::Delivered | Verdict::Refused)));
-    deliveries > usize::from(settled)
-}
-
-/// What is recorded of the attempt that the request path made, or is making, at an event's first delivery.
-fn attempt_notes(
-    event: EventId,
-    home: Home,
-    event_at: Position,
-    attempt: &FirstAttempt,
-    now: UnixMillis,
-) -> Vec<(Record, Effect)> {
-    const FIRST: u32 = 1;
-    let id = DeliveryId { event, index: 0 };
-    let (started, ended) = match attempt {
-        FirstAttempt::UnderWay(started) => (Some(*started), None),
-        // What is still to be delivered is counted as any attempt is: when it starts.
-        FirstAttempt::Over(attempt, verdict @ Verdict::RetryAt(_)) => {
-            (Some(attempt.started_at), Some((attempt, *verdict)))
-        }
-        FirstAttempt::Over(attempt, verdict) => (None, Some((attempt, *verdict))),
-    };
-    let started = started.map(|at| {
-        let record = Record::Started { delivery: id, home, event_at, number: FIRST, at };
-        (record, Effect::Started { id, home, event_at, number: FIRST })
-    });
-    let ended = ended.map(|(attempt, verdict)| {
-        let settled = Settled { delivery: id, attempt: Some(attempt.clone()), verdict };
-        let record = Record::Settled { settled, home, at: now };
-        (record, Effect::Settled { id, home, number: Some(FIRST), verdict, at: now })
-    });
-    started.into_iter().chain(ended).collect()
 }
