@@ -4,6 +4,7 @@
 //! `access::MayOperate` in its handler's signature, so a handler without one of them is open on purpose.
 
 mod access;
+mod backup;
 mod destinations;
 mod erase;
 mod events;
@@ -43,6 +44,7 @@ use crate::journal::Journal;
 use crate::provider::Place;
 
 pub use access::Access;
+pub use backup::SIZE as BACKUP_SIZE;
 pub use reload::{Reload, ReloadError, Wanted};
 pub use serve::{CONNECTIONS, Server};
 pub use settings::Settings;
@@ -113,6 +115,7 @@ pub fn router<J: Journal>(state: Arc<State<J>>) -> Router {
         .route("/api/v1/events/{id}", get(events::show).delete(erase::one))
         .route("/api/v1/events/{id}/body", get(events::body))
         .route("/api/v1/events/{id}/replay", post(replay::one))
+        .route("/api/v1/backup", get(backup::backup))
         .route("/api/v1/dead-letters", get(events::dead_letters))
         .route("/api/v1/destinations", get(destinations::list))
         .route("/api/v1/destinations/{name}/pause", post(destinations::pause))

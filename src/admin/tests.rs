@@ -118,7 +118,7 @@ async fn every_route_asks_for_the_token_it_needs() {
     let event = format!("/api/v1/events/{id}");
     let (body, replay) = (format!("{event}/body"), format!("{event}/replay"));
     // without a token, a wrong one, the read token, the token
-    let cases: [(Method, &str, [u16; 4]); 10] = [
+    let cases: [(Method, &str, [u16; 4]); 11] = [
         (Method::GET, "/healthz", [200, 200, 200, 200]),
         (Method::GET, "/readyz", [200, 200, 200, 200]),
         (Method::GET, "/metrics", [401, 401, 200, 200]),
@@ -127,6 +127,7 @@ async fn every_route_asks_for_the_token_it_needs() {
         (Method::GET, &body, [401, 401, 200, 200]),
         (Method::GET, "/api/v1/dead-letters", [401, 401, 200, 200]),
         (Method::GET, "/api/v1/sources", [401, 401, 200, 200]),
+        (Method::GET, "/api/v1/backup", [401, 401, 403, 409]), // this journal says that it is busy
         (Method::POST, &replay, [401, 401, 403, 202]),
         (Method::DELETE, &event, [401, 401, 403, 200]),
     ];

@@ -219,16 +219,21 @@ fn note_lag(reply: &Reply) {
     }
 }
 
-/// Prints what was asked for. 2 is for what was asked wrongly, 1 for what could not be done.
+/// Prints what was asked for.
 pub(super) fn finish(asked: anyhow::Result<String>) -> anyhow::Result<ExitCode> {
-    match asked {
-        Ok(text) => {
-            let mut out = io::stdout().lock();
-            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-                _ => Ok(ExitCode::SUCCESS), // `| head` has seen enough
-            }
+    told(asked.and_then(|text| {
+        let mut out = io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(ExitCode::SUCCESS), // `| head` has seen enough
         }
+    }))
+}
+
+/// Says what the gateway refused, if it did: 2 is for what was asked wrongly, 1 for what could not be done.
+pub(super) fn told(asked: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    match asked {
+        Ok(code) => Ok(code),
         Err(error) => match error.downcast_ref::<Refused>() {
             Some(refused) => {
                 eprintln!("forebay: {}", plain(&refused.message));

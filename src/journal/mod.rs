@@ -2,6 +2,7 @@
 //!
 //! [`Journal`] is what the rest of the program knows of it; [`log`] keeps it in a directory.
 
+pub mod archive;
 mod changes;
 pub mod disk;
 mod lane;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::admit::Lease;
 use crate::base::{Name, UnixMillis};
@@ -160,9 +161,15 @@ pub trait Journal: Clone + Send + std::marker::Sync + 'static {
     ///
     /// # Errors
     /// [`JournalError::Unknown`] if it is no longer kept, [`JournalError::Damaged`] if its record cannot be read,
-    /// [`JournalError::Busy`] while another is erased; nothing has changed then. Another [`JournalError`]: it
+    /// [`JournalError::Busy`] while another is erased or a backup is made; nothing has changed then. Another [`JournalError`]: it
     /// may be erased in part, and is wholly once it is asked for again or the journal is opened again.
     fn erase(&self, at: Located) -> impl Future<Output = Result<Erased, JournalError>> + Send;
+
+    /// Begins a backup: what a crash now would leave, as an archive (see [`archive`]). Events go on being taken meanwhile. Dropped, it ends.
+    ///
+    /// # Errors
+    /// [`JournalError::Busy`] while another is made or an event erased; others if the store cannot be read or written.
+    fn backup(&self) -> impl Future<Output = Result<Backup, JournalError>> + Send;
 
     /// What happened after `after`, in order, at most about `max`; empty when there is nothing new.
     /// Feeds the index.
@@ -392,6 +399,15 @@ pub struct Erased {
     pub purged: u32,
 }
 
+/// A backup that is being made.
+#[derive(Debug)]
+pub struct Backup {
+    /// About how long it will be, in bytes.
+    pub bytes: u64,
+    /// The archive, piece by piece. It is whole only if it ends with its manifest.
+    pub pieces: mpsc::Receiver<Bytes>,
+}
+
 /// Why the journal could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum JournalError {
@@ -411,7 +427,7 @@ pub enum JournalError {
     #[error("the event was erased")]
     Erased,
     /// Something that goes through all of it is under way: one at a time.
-    #[error("another event is being erased; try again once that is over")]
+    #[error("an event is being erased or a backup made; try again once that is over")]
     Busy,
     /// Nothing is known of it.
     #[error("no such event or delivery")]

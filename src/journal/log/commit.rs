@@ -285,7 +285,8 @@ impl Writer {
         Broken::Failed(why)
     }
 
-    fn broken(&self) -> Broken {
+    /// Why nothing can be written.
+    pub fn broken(&self) -> Broken {
         match self.gauges.room() {
             Room::Failed(why) => Broken::Failed(why),
             Room::Open | Room::Full { .. } | Room::OverShare { .. } | Room::Stalled { .. } => Broken::Full,

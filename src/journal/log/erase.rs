@@ -327,6 +327,14 @@ fn remove(disk: &dyn Disk) -> io::Result<()> {
     disk.sync_dir(".")
 }
 
+/// Whether an erasure was cut off by an error, and is still to be finished.
+///
+/// # Errors
+/// As the operating system says.
+pub fn is_unfinished(disk: &dyn Disk) -> io::Result<bool> {
+    Ok(disk.list(".")?.iter().any(|(name, _)| name == FILE))
+}
+
 /// What is being erased, if anything is.
 fn read(disk: &dyn Disk, store: [u8; 16]) -> io::Result<Option<Order>> {
     let Some((_, length)) = disk.list(".")?.into_iter().find(|(name, _)| name == FILE) else { return Ok(None) };

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::backup::Held;
 use super::{RETRY_AFTER, STALLED};
 use crate::journal::Room;
 
@@ -18,6 +19,7 @@ pub struct Gauges {
     pub bytes: AtomicU64,
     pub max_bytes: AtomicU64,
     pub evicted: AtomicU64,
+    pub held: Held,
 }
 
 impl Gauges {

@@ -7,6 +7,7 @@
 //!
 //! One thread writes (`writer`), one reads (`reader`); `state` is what both know in memory.
 
+mod backup;
 mod claims;
 mod codec;
 mod commit;
@@ -54,13 +55,15 @@ use self::time::Time;
 use self::writer::{Active, Append, Command, Limits, Writer};
 use super::disk::{Disk, RealDisk};
 use super::{
-    AppendError, Appended, Changes, Claim, Entry, Erased, Journal, JournalError, Kept, Lane, Located, NewDelivery,
-    Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settings, Settled, Stats, Sync,
+    AppendError, Appended, Backup, Changes, Claim, Entry, Erased, Journal, JournalError, Kept, Lane, Located,
+    NewDelivery, Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settings, Settled,
+    Stats, Sync,
 };
 use crate::base::{ByteSize, Clock, Name};
 use crate::event::{DedupeKey, DeliveryId, DeliveryStatus};
 use crate::telemetry::Metrics;
 
+pub use self::backup::{Stopped, Survey, is_file_of, survey};
 pub use self::open::OpenError;
 
 /// When a sender is asked to come again after a 503 for want of room.
@@ -149,6 +152,7 @@ impl LogJournal {
             bytes: AtomicU64::new(0),
             max_bytes: AtomicU64::new(limits.max_bytes),
             evicted: AtomicU64::new(0),
+            held: Default::default(),
         });
         state.lock().unwrap_or_else(PoisonError::into_inner).paused =
             pauses::read(&*disk).map_err(cannot("cannot read which destinations are paused"))?;
@@ -395,6 +399,10 @@ impl Journal for LogJournal {
 
     async fn erase(&self, at: Located) -> Result<Erased, JournalError> {
         self.erase_event(at).await
+    }
+
+    async fn backup(&self) -> Result<Backup, JournalError> {
+        self.make_backup().await
     }
 
     async fn changes(&self, after: Position, max: usize) -> Result<Changes, JournalError> {

@@ -1,5 +1,6 @@
 //! What the journal promises, tried on real files. A crash is a copy of the directory taken while it is open.
 
+mod backup;
 mod clocks;
 mod erase;
 mod faults;

@@ -68,7 +68,8 @@ impl Writer {
                 let dead = if segment.newest_dead.plus(self.keep.dead) < now { 0 } else { segment.dead };
                 segment.pending + dead
             };
-            let Some(number) = self.oldest_if_worth_it(old, needed) else { break };
+            let oldest = self.oldest_if_worth_it(old, needed).filter(|number| !self.gauges.held.has(*number));
+            let Some(number) = oldest else { break };
             self.let_go(number, Why::Age)?;
         }
         Ok(())

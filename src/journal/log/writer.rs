@@ -22,6 +22,7 @@ use super::{Gauges, RETRY_AFTER};
 use crate::admit::Lease;
 use crate::base::{ByteSize, Clock, Name};
 use crate::event::{DeliveryId, EventId};
+use crate::journal::archive::Plan;
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::{
     AppendError, Appended, FirstAttempt, JournalError, Lane, Located, Pause, Position, Rearm, Reserved, Retention,
@@ -57,6 +58,8 @@ pub enum Command {
     Rearm { at: Located, first_entry: u32, wanted: Vec<u8>, why: Rearm, reply: Reply<Vec<DeliveryId>, JournalError> },
     /// Note that an event is erased, and end what waits of it. Says how many deliveries those are.
     Erase { event: EventId, first: Home, deliveries: u8, reply: Reply<u32, JournalError> },
+    /// Say what a backup has to have, and hold it.
+    Snapshot { reply: Reply<Plan, JournalError> },
     /// Let go of what is past retention.
     Trim { keep: Retention, reply: Reply<(), JournalError> },
     /// Take no more than this from now on.
@@ -228,6 +231,12 @@ impl Writer {
             Command::Erase { event, first, deliveries, reply } => {
                 let _ = self.commit(batch); // whoever waits has been told
                 drop(reply.send(self.erase(event, first, deliveries)));
+            }
+            Command::Snapshot { reply } => {
+                let _ = self.commit(batch); // whoever waits has been told
+                if reply.send(self.snapshot()).is_err() {
+                    self.gauges.held.release(); // whoever asked has gone
+                }
             }
             Command::Trim { keep, reply } => {
                 let _ = self.commit(batch); // whoever waits has been told
