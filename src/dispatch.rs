@@ -321,8 +321,8 @@ impl<J: Journal> Owner<J> {
                 self.wait(pending, due);
                 Standing::Ours
             }
-            Err(JournalError::Unknown | JournalError::Orphaned) => {
-                // Settled already, or its route has gone; it may be back by now.
+            Err(JournalError::Unknown | JournalError::Erased | JournalError::Orphaned) => {
+                // Settled already, or erased, or its route has gone; it may be back by now.
                 if let Some(again) = self.held.remove(&pending.id).and_then(|held| held.again) {
                     self.hold(*again);
                 }

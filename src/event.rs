@@ -265,11 +265,14 @@ pub enum DeliveryStatus {
     Dead,
     /// The application answered the sender itself, with a 4xx: nobody waits for it any more.
     Refused,
+    /// It waited, or was dead, when its event was erased: nothing is left to be delivered.
+    Purged,
 }
 
 impl DeliveryStatus {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Pending, Self::Orphaned, Self::Delivered, Self::Dead, Self::Refused];
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Orphaned, Self::Delivered, Self::Dead, Self::Refused, Self::Purged];
 
     /// The word in the API, the index and the metrics.
     #[must_use]
@@ -280,6 +283,7 @@ impl DeliveryStatus {
             Self::Delivered => "delivered",
             Self::Dead => "dead",
             Self::Refused => "refused",
+            Self::Purged => "purged",
         }
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn dead_letters<J: Journal>(
     Ok(freshness.mark(Json(shown(&state, state.index.dead_letters(filter).await?))))
 }
 
-/// One event. A damaged record costs its headers; what the index knows is shown.
+/// One event. A record that is damaged or erased costs its headers; what the index knows is shown.
 pub(super) async fn show<J: Journal>(
     _: MayRead,
     Of(state): Of<Arc<State<J>>>,
@@ -63,7 +63,7 @@ pub(super) async fn show<J: Journal>(
             let secret = secrets(&state, &kept.event);
             view::event(&detail, Ok(&kept), redact::headers(&kept.event.headers, secret.as_deref()))
         }
-        Err(Lost::Damaged(error)) => view::event(&detail, Err(&error), Vec::new()),
+        Err(Lost::Unreadable(error)) => view::event(&detail, Err(&error), Vec::new()),
         Err(Lost::Other(problem)) => return Err(problem),
     };
     Ok(freshness.mark(Json(shown)))
@@ -159,14 +159,14 @@ fn secrets<J>(state: &State<J>, event: &Event) -> Option<Vec<Place>> {
 
 /// Why a record is not at hand.
 enum Lost {
-    Damaged(JournalError),
+    Unreadable(JournalError),
     Other(Problem),
 }
 
 impl Lost {
     fn into_problem(self) -> Problem {
         match self {
-            Self::Damaged(error) => error.into(),
+            Self::Unreadable(error) => error.into(),
             Self::Other(problem) => problem,
         }
     }
@@ -179,7 +179,7 @@ async fn record<J: Journal>(state: &State<J>, detail: &Detail) -> Result<Kept, L
         match state.journal.event(at).await {
             Ok(Some(kept)) => return Ok(kept),
             Ok(None) => {}
-            Err(error @ JournalError::Damaged) => return Err(Lost::Damaged(error)),
+            Err(error @ (JournalError::Damaged | JournalError::Erased)) => return Err(Lost::Unreadable(error)),
             Err(error) => return Err(Lost::Other(error.into())),
         }
         state.catch_up().await;

@@ -4,7 +4,9 @@
 //! `access::MayOperate` in its handler's signature, so a handler without one of them is open on purpose.
 
 mod access;
+mod backup;
 mod destinations;
+mod erase;
 mod events;
 mod filter;
 mod health;
@@ -42,13 +44,14 @@ use crate::journal::Journal;
 use crate::provider::Place;
 
 pub use access::Access;
+pub use backup::SIZE as BACKUP_SIZE;
 pub use reload::{Reload, ReloadError, Wanted};
 pub use serve::{CONNECTIONS, Server};
 pub use settings::Settings;
 pub use tail::Places as TailPlaces;
 pub use view::{
-    Attempt, ConfigChange, ConfigProblem, ConfigProblems, Delivery, Destination, Destinations, Event, Explained, Item,
-    Items, Reloaded, Replayed, Source, Sources,
+    Attempt, ConfigChange, ConfigProblem, ConfigProblems, Delivery, Destination, Destinations, Erased, Event,
+    Explained, Item, Items, Reloaded, Replayed, Source, Sources,
 };
 
 use problem::Problem;
@@ -109,9 +112,10 @@ pub fn router<J: Journal>(state: Arc<State<J>>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/api/v1/events", get(events::list))
-        .route("/api/v1/events/{id}", get(events::show))
+        .route("/api/v1/events/{id}", get(events::show).delete(erase::one))
         .route("/api/v1/events/{id}/body", get(events::body))
         .route("/api/v1/events/{id}/replay", post(replay::one))
+        .route("/api/v1/backup", get(backup::backup))
         .route("/api/v1/dead-letters", get(events::dead_letters))
         .route("/api/v1/destinations", get(destinations::list))
         .route("/api/v1/destinations/{name}/pause", post(destinations::pause))

@@ -26,6 +26,8 @@ pub(super) enum Problem {
     Withheld(&'static str),
     #[error("{0}")]
     NotFound(&'static str),
+    #[error("{0}")]
+    Gone(&'static str),
     #[error("this path does not take this method")]
     Method,
     /// The event does not stand as it would have to.
@@ -48,6 +50,7 @@ impl Problem {
             Self::ReadOnly | Self::ForeignSite | Self::Withheld(_) => StatusCode::FORBIDDEN,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Gone(_) => StatusCode::GONE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -89,7 +92,8 @@ impl From<JournalError> for Problem {
     fn from(error: JournalError) -> Self {
         match error {
             JournalError::Unknown => Self::NotFound("this event is no longer kept"),
-            JournalError::Orphaned => Self::Conflict(error.to_string()),
+            JournalError::Erased => Self::Gone("this event was erased"),
+            JournalError::Orphaned | JournalError::Busy => Self::Conflict(error.to_string()),
             JournalError::Damaged => Self::Conflict("the event's record is damaged".into()),
             JournalError::NoKey(_) => Self::Conflict(error.to_string()),
             JournalError::Full | JournalError::Failed(_) | JournalError::Closed | JournalError::Fenced => {

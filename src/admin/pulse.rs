@@ -22,7 +22,7 @@ pub(super) struct Pulse(Arc<Mutex<State>>);
 enum State {
     /// It carries answers that come to an end, since then.
     Short(Instant),
-    /// A tail has something for the client, which takes it or not, since then.
+    /// A tail has something for the client, which is to take it until then.
     Given(Instant),
     /// A tail has nothing for the client, which has taken everything.
     Taken,
@@ -41,7 +41,12 @@ impl Pulse {
 
     /// The tail gives something.
     pub(super) fn given(&self) {
-        *self.state() = State::Given(Instant::now());
+        self.given_for(STALLED);
+    }
+
+    /// The tail gives something, which the client may take so long to make room for.
+    pub(super) fn given_for(&self, patience: Duration) {
+        *self.state() = State::Given(Instant::now() + patience);
     }
 
     /// The tail has ended.
@@ -60,7 +65,7 @@ impl Pulse {
             let state = *self.state();
             let until = match state {
                 State::Short(since) => since + CONNECTION_TIMEOUT,
-                State::Given(since) => since + STALLED,
+                State::Given(until) => until,
                 State::Taken => Instant::now() + STALLED,
             };
             if until <= Instant::now() {
@@ -106,6 +111,10 @@ mod tests {
         assert!(!stops_within(&pulse, Duration::from_secs(3600)).await, "a quiet tail");
         pulse.given();
         assert!(stops_within(&pulse, STALLED + Duration::from_millis(1)).await, "a reader that has stopped");
+        pulse.taken();
+        pulse.given_for(STALLED * 2);
+        assert!(!stops_within(&pulse, STALLED * 2 - Duration::from_millis(1)).await, "one that may take longer");
+        assert!(stops_within(&pulse, Duration::from_millis(2)).await);
         pulse.ended();
         assert!(!stops_within(&pulse, just_before).await, "an ordinary connection again");
     }

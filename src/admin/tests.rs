@@ -118,7 +118,7 @@ async fn every_route_asks_for_the_token_it_needs() {
     let event = format!("/api/v1/events/{id}");
     let (body, replay) = (format!("{event}/body"), format!("{event}/replay"));
     // without a token, a wrong one, the read token, the token
-    let cases: [(Method, &str, [u16; 4]); 9] = [
+    let cases: [(Method, &str, [u16; 4]); 11] = [
         (Method::GET, "/healthz", [200, 200, 200, 200]),
         (Method::GET, "/readyz", [200, 200, 200, 200]),
         (Method::GET, "/metrics", [401, 401, 200, 200]),
@@ -127,7 +127,9 @@ async fn every_route_asks_for_the_token_it_needs() {
         (Method::GET, &body, [401, 401, 200, 200]),
         (Method::GET, "/api/v1/dead-letters", [401, 401, 200, 200]),
         (Method::GET, "/api/v1/sources", [401, 401, 200, 200]),
+        (Method::GET, "/api/v1/backup", [401, 401, 403, 409]), // this journal says that it is busy
         (Method::POST, &replay, [401, 401, 403, 202]),
+        (Method::DELETE, &event, [401, 401, 403, 200]),
     ];
     for (method, path, expected) in cases {
         let tokens = [None, Some("wrong"), Some("read-token"), Some("operate-token")];
@@ -484,15 +486,20 @@ async fn operations_are_audited() {
     bench.ask(Method::POST, &path, Some("read-token"), "").await;
     bench.ask(Method::GET, "/api/v1/events", Some("operate-token"), "").await;
     bench.ask(Method::POST, &path, Some("operate-token"), "").await;
+    let event = format!("/api/v1/events/{id}");
+    bench.ask(Method::DELETE, &event, Some("read-token"), "").await;
+    bench.ask(Method::DELETE, &event, Some("operate-token"), "").await;
 
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     let audited: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(audited.len(), 1, "{text}");
-    let fields = &audited[0]["fields"];
-    assert_eq!(
-        (&fields["who"], &fields["what"], &fields["id"]),
-        (&json!("token"), &json!("replay"), &json!(id.to_string()))
-    );
+    assert_eq!(audited.len(), 2, "{text}");
+    for (line, what) in audited.iter().zip(["replay", "erase"]) {
+        let fields = &line["fields"];
+        assert_eq!(
+            (&fields["who"], &fields["what"], &fields["id"]),
+            (&json!("token"), &json!(what), &json!(id.to_string()))
+        );
+    }
     assert!(!text.contains("operate-token"));
 }
 

@@ -249,6 +249,15 @@ pub struct Destinations {
     pub items: Vec<Destination>,
 }
 
+/// What erasing an event came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Erased {
+    /// The event.
+    pub id: String,
+    /// Its deliveries that have ended with it: they were pending, orphaned or dead.
+    pub purged: u32,
+}
+
 /// What a replay came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Replayed {
@@ -350,6 +359,9 @@ fn explain(detail: &Detail, record: Result<&Kept, &JournalError>) -> Vec<Explain
             say(row.received_at, "receive", format!("{} {}", row.method, row.path), result);
             let (rule, result) = verified(event);
             say(row.received_at, "verify", rule, result);
+        }
+        Err(error @ JournalError::Erased) => {
+            say(row.received_at, "erase", "an operator's order".to_owned(), error.to_string());
         }
         Err(error) => say(row.received_at, "read", "the record in the journal".to_owned(), error.to_string()),
     }

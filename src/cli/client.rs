@@ -70,6 +70,8 @@ pub struct Reply {
     pub behind: bool,
     /// Whether something secret was taken out of it.
     pub redacted: bool,
+    /// 2xx.
+    pub status: StatusCode,
 }
 
 impl AdminArgs {
@@ -166,6 +168,14 @@ impl AdminClient {
         self.ask(Method::POST, path, body.to_string().into()).await
     }
 
+    /// Deletes `path`.
+    ///
+    /// # Errors
+    /// As [`AdminClient::get`].
+    pub async fn delete(&self, path: &str) -> anyhow::Result<Reply> {
+        self.ask(Method::DELETE, path, Bytes::new()).await
+    }
+
     /// Opens the stream of server-sent events at `path`, going on after the event `after`.
     ///
     /// # Errors
@@ -230,7 +240,7 @@ impl AdminClient {
         if head.status.is_success() {
             let behind = head.headers.get("forebay-index").is_some_and(|value| value == "behind");
             let redacted = head.headers.contains_key("forebay-redacted");
-            return Ok(Reply { body, behind, redacted });
+            return Ok(Reply { body, behind, redacted, status: head.status });
         }
         Err(self.refused(head.status, &body).into())
     }

@@ -2,12 +2,13 @@
 
 mod render;
 
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use http::StatusCode;
 use serde_json::json;
 
+use super::Usage;
 use super::client::{AdminArgs, AdminClient, Refused, Reply};
 use super::text::plain;
 use crate::admin;
@@ -30,6 +31,8 @@ enum Command {
     Show(ShowArgs),
     /// Sends an event again: every delivery that is delivered, dead or orphaned
     Replay(ReplayArgs),
+    /// Erases an event for good: what its sender wrote and what was answered. What waits of it is not delivered any more
+    Erase(EraseArgs),
 }
 
 /// Looks at the events that could not be delivered.
@@ -49,7 +52,7 @@ enum DeadLettersCommand {
 
 #[derive(Clone, Debug, clap::Args)]
 struct ListArgs {
-    /// Only events that stand like this: dead, pending, delivered, unrouted, captured or refused_by_app; or with a delivery
+    /// Only events that stand like this: dead, pending, delivered, unrouted, captured, refused_by_app or erased; or with a delivery
     /// that is orphaned
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
@@ -109,6 +112,18 @@ struct ReplayArgs {
     json: bool,
 }
 
+#[derive(Clone, Debug, clap::Args)]
+struct EraseArgs {
+    /// The event, `evt_…`
+    id: EventId,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Print what was erased as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 impl FilterArgs {
     fn query(&self, status: Option<&String>) -> Vec<(&'static str, String)> {
         let given = [
@@ -138,6 +153,7 @@ pub async fn run(args: Args, settings: Option<&admin::Settings>) -> anyhow::Resu
         Command::List(list) => page(&client, "/api/v1/events", list.status.as_ref(), &list.filter).await,
         Command::Show(show) => one(&client, show).await,
         Command::Replay(order) => replay(&client, order).await,
+        Command::Erase(order) => erase(&client, order).await,
     };
     finish(asked)
 }
@@ -170,6 +186,27 @@ async fn replay(client: &AdminClient, args: &ReplayArgs) -> anyhow::Result<Strin
     if args.json { json_text(&reply) } else { Ok(render::replayed(&reply.parse()?)) }
 }
 
+async fn erase(client: &AdminClient, args: &EraseArgs) -> anyhow::Result<String> {
+    if !args.yes {
+        confirm(args.id)?;
+    }
+    let reply = client.delete(&format!("/api/v1/events/{}", args.id)).await?;
+    if args.json { json_text(&reply) } else { Ok(render::erased(&reply.parse()?, reply.status)) }
+}
+
+/// Asks whoever sits at the terminal; where nobody does, `--yes` has to have been said.
+fn confirm(id: EventId) -> anyhow::Result<()> {
+    let (mut asked, mut said) = (io::stderr().lock(), String::new());
+    if !io::stdin().is_terminal() {
+        return Err(Usage(anyhow::anyhow!("erasing cannot be undone; add --yes where nobody can be asked")).into());
+    }
+    write!(asked, "Erase {id}? It cannot be undone, and what waits of it is not delivered. [y/N] ")?;
+    asked.flush()?;
+    io::stdin().lock().read_line(&mut said)?;
+    anyhow::ensure!(matches!(said.trim(), "y" | "Y" | "yes"), "nothing was erased");
+    Ok(())
+}
+
 /// The answer as it came, for a program.
 pub(super) fn json_text(reply: &Reply) -> anyhow::Result<String> {
     let _: serde::de::IgnoredAny = reply.parse()?;
@@ -182,16 +219,21 @@ fn note_lag(reply: &Reply) {
     }
 }
 
-/// Prints what was asked for. 2 is for what was asked wrongly, 1 for what could not be done.
+/// Prints what was asked for.
 pub(super) fn finish(asked: anyhow::Result<String>) -> anyhow::Result<ExitCode> {
-    match asked {
-        Ok(text) => {
-            let mut out = io::stdout().lock();
-            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-                _ => Ok(ExitCode::SUCCESS), // `| head` has seen enough
-            }
+    told(asked.and_then(|text| {
+        let mut out = io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(ExitCode::SUCCESS), // `| head` has seen enough
         }
+    }))
+}
+
+/// Says what the gateway refused, if it did: 2 is for what was asked wrongly, 1 for what could not be done.
+pub(super) fn told(asked: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    match asked {
+        Ok(code) => Ok(code),
         Err(error) => match error.downcast_ref::<Refused>() {
             Some(refused) => {
                 eprintln!("forebay: {}", plain(&refused.message));

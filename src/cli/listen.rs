@@ -242,7 +242,10 @@ impl Session {
 fn why_not(error: anyhow::Error) -> anyhow::Result<String> {
     match error.downcast_ref::<Refused>() {
         Some(Refused { status, message, .. })
-            if matches!(*status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::CONFLICT) =>
+            if matches!(
+                *status,
+                StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::CONFLICT
+            ) =>
         {
             Ok(message.clone())
         }

@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub mod backup;
 pub mod check;
 pub mod client;
 pub mod destinations;
@@ -7,8 +8,10 @@ pub mod doctor;
 pub mod events;
 pub mod init;
 pub mod listen;
+mod progress;
 pub mod providers;
 pub mod reload;
+pub mod restore;
 pub mod schema;
 pub mod send;
 pub mod serve;
@@ -60,10 +63,14 @@ enum Command {
     Send(Box<send::Args>),
     /// Send what a running gateway's source takes on to an application under development, too
     Listen(listen::Args),
-    /// List, show and replay what a running gateway has kept
+    /// List, show, replay and erase what a running gateway has kept
     Events(events::Args),
     /// List the destinations of a running gateway, pause them and let them go on
     Destinations(destinations::Args),
+    /// Write all that a running gateway has kept into one file
+    Backup(backup::Args),
+    /// Unpack a backup into a new directory
+    Restore(restore::Args),
     /// Make a running gateway read its config again
     Reload(reload::Args),
     /// Say in what a running gateway's config differs from its file
@@ -149,6 +156,21 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Destinations(args) => match admin_settings(path) {
             Ok(settings) => block_on(destinations::run(args, settings.as_ref())),
             Err(problems) => refused(path, &problems),
+        },
+        Command::Backup(args) => match admin_settings(path) {
+            Err(problems) if args.asks_a_gateway() => refused(path, &problems),
+            settings => events::told(block_on(backup::run(args, settings.ok().flatten().as_ref()))),
+        },
+        Command::Restore(args) => match &args.dir {
+            Some(dir) => restore::run(&args, dir),
+            None => match config::load(path, &environment) {
+                Ok((config, _)) => restore::run(&args, &config.journal.dir),
+                Err(problems) => {
+                    let code = refused(path, &problems);
+                    anstream::eprintln!("forebay: --dir says where to restore to without a config");
+                    code
+                }
+            },
         },
         Command::Reload(args) => reload(reload::Wanted::Reload, args, path),
         Command::Diff(args) => reload(reload::Wanted::Diff, args, path),

@@ -33,9 +33,15 @@ pub(super) fn apply(db: &mut Connection, cells: &Cells, batch: &Changes) -> rusq
     for event in &touched {
         derive_status(&tx, *event)?;
     }
-    tx.prepare_cached("UPDATE state SET position = ?1")?.execute([batch.next.0])?;
+    let sql = "UPDATE state SET position = ?1, unscrubbed = max(unscrubbed, ?2)";
+    tx.prepare_cached(sql)?.execute(params![batch.next.0, erases(batch)])?;
     tx.commit()?;
     Ok(touched)
+}
+
+/// Whether an event is erased in `batch`.
+pub(super) fn erases(batch: &Changes) -> bool {
+    batch.changes.iter().any(|change| matches!(change, Change::Erased { .. }))
 }
 
 /// Gives the event whose deliveries have changed.
@@ -71,6 +77,10 @@ fn apply_one(tx: &Transaction<'_>, cells: &Cells, change: &Change) -> rusqlite::
             let sql = "UPDATE events SET same_bodies = same_bodies + 1 WHERE id = ?1";
             tx.prepare_cached(sql)?.execute([blob(like)])?;
             Ok(None)
+        }
+        Change::Erased { event, .. } => {
+            erase(tx, *event)?;
+            Ok(Some(*event))
         }
         Change::Trimmed { from, before } => {
             trim(tx, *from, *before)?;
@@ -243,12 +253,25 @@ fn trim(tx: &Transaction<'_>, from: Position, before: Position) -> rusqlite::Res
     }
 }
 
+/// Leaves what says that there was an event, and nothing of what its sender wrote or was answered.
+fn erase(tx: &Transaction<'_>, event: EventId) -> rusqlite::Result<()> {
+    let id = blob(&event);
+    tx.prepare_cached("DELETE FROM attempts WHERE event = ?1")?.execute([id])?;
+    let sql = "UPDATE deliveries SET next_attempt_at = NULL, dead_reason = NULL, \
+        status = CASE WHEN status IN ('pending', 'dead') THEN 'purged' ELSE status END WHERE event = ?1";
+    tx.prepare_cached(sql)?.execute([id])?;
+    let sql = "UPDATE events SET status = 'erased', type = NULL, provider_event_id = NULL, path = '', query = NULL, \
+        size_bytes = 0 WHERE id = ?1";
+    tx.prepare_cached(sql)?.execute([id])?;
+    Ok(())
+}
+
 fn derive_status(tx: &Transaction<'_>, event: EventId) -> rusqlite::Result<()> {
     let mut select = tx.prepare_cached("SELECT status FROM deliveries WHERE event = ?1")?;
     let words = select.query_map([blob(&event)], |row| row.get::<_, String>(0))?;
     let deliveries = words.collect::<rusqlite::Result<Vec<_>>>()?;
     let status = EventStatus::of(deliveries.iter().filter_map(|word| delivery_status(word)));
-    tx.prepare_cached("UPDATE events SET status = ?2 WHERE id = ?1 AND status <> ?2")?
+    tx.prepare_cached("UPDATE events SET status = ?2 WHERE id = ?1 AND status NOT IN (?2, 'erased')")?
         .execute(params![blob(&event), status.as_str()])?;
     Ok(())
 }

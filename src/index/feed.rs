@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::store::Store;
+use super::store::{Scrubbed, Store};
 use super::{IndexError, Shared};
 use crate::event::EventId;
 use crate::journal::seal::Keyring;
@@ -89,7 +89,7 @@ impl<J: Journal> Feeder<J> {
         }
         let goal = self.journal.tail();
         if self.store.applied() >= goal {
-            return Ok(());
+            return self.scrub();
         }
         let mut progress = Progress::from(self.store.applied());
         while self.store.applied() < goal {
@@ -107,7 +107,16 @@ impl<J: Journal> Feeder<J> {
             }
             progress.say(batch.changes.len(), self.store.applied(), goal);
         }
-        self.store.shrink()
+        self.store.shrink()?;
+        self.scrub()
+    }
+
+    fn scrub(&mut self) -> Result<(), IndexError> {
+        if self.store.scrub()? == Scrubbed::Now {
+            self.shared.generation.fetch_add(1, Ordering::Release); // readers let go of the deleted file
+            self.shared.close_readers();
+        }
+        Ok(())
     }
 
     async fn changes(&self) -> Result<Changes, IndexError> {

@@ -18,6 +18,8 @@ pub(crate) mod script;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_erase;
+#[cfg(test)]
 mod tests_follow;
 #[cfg(test)]
 mod tests_on_log;
@@ -182,7 +184,8 @@ impl Index {
         Ok(Self { shared, wishes })
     }
 
-    /// Waits until everything that is in the journal now is in the index. Concurrent calls share one pass.
+    /// Waits until everything that is in the journal now is in the index, and what was erased there is gone here. Concurrent
+    /// calls share one pass.
     ///
     /// A rebuild can take minutes: give it a time-out and answer from what there is.
     ///

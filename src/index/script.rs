@@ -13,8 +13,9 @@ use tokio::sync::watch;
 use crate::base::{Name, UnixMillis};
 use crate::event::{Attempt, AttemptReason, Client, DeadReason, DeliveryId, DeliveryStatus, Event, EventId, Proof};
 use crate::journal::{
-    AppendError, Appended, Change, Changes, Claim, DeliveryState, Entry, Journal, JournalError, Kept, Lane, Located,
-    Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settled, Sync, Verdict,
+    AppendError, Appended, Backup, Change, Changes, Claim, DeliveryState, Entry, Erased, Journal, JournalError, Kept,
+    Lane, Located, Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settled, Sync,
+    Verdict,
 };
 
 /// When the first scripted event comes.
@@ -229,6 +230,17 @@ impl Journal for Script {
             state.changes.push(Change::Rearmed { delivery: *delivery, why, at: T0 });
         }
         Ok(rearmed)
+    }
+
+    async fn erase(&self, at: Located) -> Result<Erased, JournalError> {
+        let mut state = self.state();
+        state.events.remove(&at.id).ok_or(JournalError::Erased)?;
+        state.changes.push(Change::Erased { event: at.id, at: T0 });
+        Ok(Erased { purged: 1 })
+    }
+
+    async fn backup(&self) -> Result<Backup, JournalError> {
+        Err(JournalError::Busy)
     }
 
     async fn event(&self, at: Located) -> Result<Option<Kept>, JournalError> {

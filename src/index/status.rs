@@ -20,17 +20,19 @@ pub enum EventStatus {
     Captured,
     /// The application answered its sender with a 4xx, in proxy mode.
     RefusedByApp,
+    /// An operator has erased it.
+    Erased,
 }
 
 /// A text that is not an [`EventStatus`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a status: they are dead, pending, delivered, unrouted, captured, refused_by_app and orphaned")]
+#[error("not a status: they are dead, pending, delivered, unrouted, captured, refused_by_app, erased and orphaned")]
 pub struct StatusError;
 
 impl EventStatus {
     /// Every status, worst first.
-    pub const ALL: [Self; 6] =
-        [Self::Dead, Self::Pending, Self::Delivered, Self::Unrouted, Self::Captured, Self::RefusedByApp];
+    pub const ALL: [Self; 7] =
+        [Self::Dead, Self::Pending, Self::Delivered, Self::Unrouted, Self::Captured, Self::RefusedByApp, Self::Erased];
 
     /// The status of an event with these deliveries.
     ///
@@ -42,6 +44,7 @@ impl EventStatus {
             DeliveryStatus::Pending | DeliveryStatus::Orphaned => Self::Pending,
             DeliveryStatus::Delivered => Self::Delivered,
             DeliveryStatus::Refused => Self::RefusedByApp,
+            DeliveryStatus::Purged => Self::Erased,
         });
         each.min().unwrap_or(Self::Captured)
     }
@@ -56,6 +59,7 @@ impl EventStatus {
             Self::Unrouted => "unrouted",
             Self::Captured => "captured",
             Self::RefusedByApp => "refused_by_app",
+            Self::Erased => "erased",
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The database file: its schema, how it is opened, and when it is thrown away.
 //!
-//! `index.db` holds four tables. `state` is one row: whose index this is and up to where it has been
-//! fed. `events` is a row an event, `deliveries` a row a delivery, `attempts` a row an attempt (the newest of each delivery).
+//! `index.db` holds four tables. `state` is one row: whose index this is, up to where it has been
+//! fed, and whether something was erased since it was written anew. `events` is a row an event, `deliveries` a row a delivery, `attempts` a row an attempt (the newest of each delivery).
 //! Ids are the 16 bytes of the UUID, times Unix milliseconds, statuses the words of the API. An event's `seq` is the position
 //! at which the index first met it: it gives the order in which events came, and stays when the record moves. Columns that may
 //! hold `ANY`, and `answer`, are [`Cells`]: sealed where the journal is.
 
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,8 @@ const SCHEMA: &str = "
 CREATE TABLE state (
     identity BLOB NOT NULL,
     position INTEGER NOT NULL,
-    sealed_by BLOB
+    sealed_by BLOB,
+    unscrubbed INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY,
@@ -101,6 +102,8 @@ pub(super) struct Store {
     identity: [u8; 16],
     cells: Cells,
     applied: Position,
+    /// Whether what was erased may still be in its files.
+    unscrubbed: bool,
 }
 
 impl Store {
@@ -109,7 +112,9 @@ impl Store {
     pub(super) fn open(dir: &Path, identity: [u8; 16], keys: &Keyring, tail: Position) -> Result<Self, IndexError> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| IndexError::unusable(dir, &error))?;
         let cells = Cells::new(keys, identity);
-        let mut store = Self { db: None, path: dir.join("index.db"), identity, cells, applied: Position::START };
+        let path = dir.join("index.db");
+        let mut store = Self { db: None, path, identity, cells, applied: Position::START, unscrubbed: false };
+        store.remove(".new")?; // left by a crash
         match store.resume(tail) {
             Ok(Resumed::Yes) => {}
             Ok(Resumed::New) => {
@@ -149,6 +154,7 @@ impl Store {
         let db = self.db.as_mut().ok_or(IndexError::Closed)?;
         let touched = apply::apply(db, &self.cells, batch)?;
         self.applied = batch.next;
+        self.unscrubbed |= apply::erases(batch);
         Ok(touched)
     }
 
@@ -161,17 +167,54 @@ impl Store {
     /// Deletes what there is, a write-ahead log without its database included, and starts before the first change.
     fn replace(&mut self) -> Result<(), IndexError> {
         self.db = None;
-        for suffix in ["", "-wal", "-shm", "-journal"] {
-            let mut path = self.path.clone().into_os_string();
-            path.push(suffix);
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(IndexError::unusable(Path::new(&path), &error));
-                }
-                _ => {}
-            }
-        }
+        FILES.iter().chain(&[".new"]).try_for_each(|suffix| self.remove(suffix))?;
         self.create()
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(suffix);
+        path.into()
+    }
+
+    fn remove(&self, suffix: &str) -> Result<(), IndexError> {
+        let path = self.beside(suffix);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(IndexError::unusable(&path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the database anew where it may have what was erased: a row that is deleted is still in pages that it was moved
+    /// from before (`secure_delete` or not), and in the write-ahead log.
+    pub(super) fn scrub(&mut self) -> Result<Scrubbed, IndexError> {
+        if !self.unscrubbed {
+            return Ok(Scrubbed::Before);
+        }
+        if let Err(error) = self.copy() {
+            self.rebuild(&format!("what was erased cannot be taken out of it: {error}"))?; // needs no space beside it
+        }
+        let db = self.db.as_ref().ok_or(IndexError::Closed)?;
+        db.execute("UPDATE state SET unscrubbed = 0", [])?;
+        self.unscrubbed = false;
+        Ok(Scrubbed::Now)
+    }
+
+    /// Puts a copy in the place of the database. A crash in between leaves none, and it is built anew.
+    fn copy(&mut self) -> Result<(), IndexError> {
+        let fresh = self.beside(".new");
+        self.remove(".new")?;
+        make(&fresh)?;
+        let db = self.db.take().ok_or(IndexError::Closed)?;
+        let name = fresh.to_str().ok_or_else(|| rusqlite::Error::InvalidPath(fresh.clone()))?;
+        db.execute("VACUUM INTO ?1", [name])?;
+        drop(db);
+        let unusable = |error| IndexError::unusable(&fresh, &error);
+        File::open(&fresh).and_then(|file| file.sync_all()).map_err(unusable)?;
+        FILES.iter().try_for_each(|suffix| self.remove(suffix))?; // an old log must not meet a new database
+        std::fs::rename(&fresh, &self.path).map_err(unusable)?;
+        self.db = Some(connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_PRAGMAS)?);
+        Ok(())
     }
 
     /// Gives pages that deletions left free back to the disk, once they are a quarter of the file.
@@ -195,12 +238,12 @@ impl Store {
         if db.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0))? != VERSION {
             return Ok(Resumed::No("it is of another version"));
         }
-        let state: Option<(Vec<u8>, u64, Option<[u8; 8]>)> = db
-            .query_row("SELECT identity, position, sealed_by FROM state", [], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
-            .optional()?;
-        let Some((identity, position, sealed_by)) = state else { return Ok(Resumed::No("it is unfinished")) };
+        let sql = "SELECT identity, position, sealed_by, unscrubbed FROM state";
+        let state: Option<(Vec<u8>, u64, Option<[u8; 8]>, bool)> =
+            db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()?;
+        let Some((identity, position, sealed_by, unscrubbed)) = state else {
+            return Ok(Resumed::No("it is unfinished"));
+        };
         if identity != self.identity {
             return Ok(Resumed::No("it is of another journal"));
         }
@@ -211,14 +254,12 @@ impl Store {
             return Ok(Resumed::No("it is ahead of the journal"));
         }
         self.db = Some(db);
-        self.applied = Position(position);
+        (self.applied, self.unscrubbed) = (Position(position), unscrubbed);
         Ok(Resumed::Yes)
     }
 
     fn create(&mut self) -> Result<(), IndexError> {
-        // Made here rather than by SQLite, which would leave the mode to the umask; -wal and -shm take it over.
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path);
-        made.map_err(|error| IndexError::unusable(&self.path, &error))?;
+        make(&self.path)?;
         let mut db = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_PRAGMAS)?;
         let tx = db.transaction()?;
         tx.execute_batch(SCHEMA)?;
@@ -231,6 +272,24 @@ impl Store {
         self.applied = Position::START;
         Ok(())
     }
+}
+
+/// A database's files, by what their names end with.
+const FILES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+
+/// When the database was written anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scrubbed {
+    /// There was no need to.
+    Before,
+    /// Just now: there is another file.
+    Now,
+}
+
+/// Makes an empty file, rather than let SQLite do so, which would leave the mode to the umask; -wal and -shm take it over.
+fn make(path: &Path) -> Result<(), IndexError> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    made.map(drop).map_err(|error| IndexError::unusable(path, &error))
 }
 
 enum Resumed {

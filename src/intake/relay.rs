@@ -13,7 +13,7 @@ use super::{Again, Buffered, Intake, Receipt, Refusal, Verified, acknowledged, c
 use crate::deliver::{self, Keep, Made, Outbound, Whole};
 use crate::event::{AttemptReason, DeliveryId};
 use crate::journal::{
-    Entry, FirstAttempt, Journal, Located, Relayed, Reserved, Settled, Sync, Verdict, once_there_is_room,
+    Entry, FirstAttempt, Journal, JournalError, Located, Relayed, Reserved, Settled, Sync, Verdict, once_there_is_room,
 };
 use crate::source::Source;
 
@@ -137,7 +137,11 @@ impl<J: Journal> Relay<J> {
         made.observe(target, delivery, FIRST, received_at, verdict);
         let attempt = Some(made.record(FIRST, AttemptReason::Initial));
         let settled = Settled { delivery, attempt, verdict };
-        if let Err(error) = once_there_is_room(|| intake.journal.report(settled.clone())).await {
+        let reported = once_there_is_room(|| intake.journal.report(settled.clone())).await;
+        // Unknown: its event was erased meanwhile, and nothing follows.
+        if let Err(error) =
+            reported.or_else(|error| if matches!(error, JournalError::Unknown) { Ok(()) } else { Err(error) })
+        {
             tracing::warn!(%delivery, %error, "how an attempt ended is not recorded; another one follows");
         }
         turn.over(made.healthy());

@@ -76,6 +76,13 @@ pub enum Change {
         /// The earlier one.
         like: EventId,
     },
+    /// An event was erased: whatever waited of it has ended, and nothing of what its sender wrote is to be left.
+    Erased {
+        /// The event.
+        event: EventId,
+        /// When.
+        at: UnixMillis,
+    },
     /// Every event whose record lies before `before` and not before `from` is gone.
     Trimmed {
         /// The first position.

@@ -26,6 +26,12 @@ pub trait Disk: Send + Sync + 'static {
     /// As the operating system says.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Opens a file whose bytes are to be overwritten where they stand. It must exist.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn open_to_change(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
     /// The files in a directory and their lengths, in no order. An absent directory has none.
     ///
     /// # Errors
@@ -82,6 +88,12 @@ pub trait DiskFile: Send + Sync {
     /// As the operating system says; part of `bytes` may have been written.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
 
+    /// Writes all of `bytes` at `offset`, over what stands there; only for files that were opened for that.
+    ///
+    /// # Errors
+    /// As the operating system says; part of `bytes` may have been written.
+    fn overwrite(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
     /// Makes what was written durable (`fdatasync`). After an error nothing written since the last
     /// good call may be trusted, and a later good call proves nothing.
     ///
@@ -131,6 +143,10 @@ impl Disk for RealDisk {
         Ok(Arc::new(RealFile(File::open(self.root.join(name))?)))
     }
 
+    fn open_to_change(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(RealFile(OpenOptions::new().read(true).write(true).open(self.root.join(name))?)))
+    }
+
     fn list(&self, dir: &str) -> io::Result<Vec<(String, u64)>> {
         let entries = match fs::read_dir(self.root.join(dir)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -174,6 +190,10 @@ struct RealFile(File);
 impl DiskFile for RealFile {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         (&self.0).write_all(bytes)
+    }
+
+    fn overwrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -327,6 +347,9 @@ pub mod failing {
         fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
             self.real.open(name)
         }
+        fn open_to_change(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+            self.real.open_to_change(name)
+        }
         fn list(&self, dir: &str) -> io::Result<Vec<(String, u64)>> {
             self.real.list(dir)
         }
@@ -356,6 +379,9 @@ pub mod failing {
             self.faults.written.fetch_add(bytes.len() as u64, Ordering::SeqCst);
             self.length.fetch_add(bytes.len() as u64, Ordering::SeqCst);
             self.real.append(bytes)
+        }
+        fn overwrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            self.real.overwrite(bytes, offset)
         }
         fn sync(&self) -> io::Result<()> {
             if self.faults.sync.load(Ordering::SeqCst) {

@@ -2,8 +2,10 @@
 //!
 //! [`Journal`] is what the rest of the program knows of it; [`log`] keeps it in a directory.
 
+pub mod archive;
 mod changes;
 pub mod disk;
+mod lane;
 pub mod log;
 mod patience;
 mod routes;
@@ -18,14 +20,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::admit::Lease;
 use crate::base::{Name, UnixMillis};
-use crate::event::{Attempt, AttemptReason, DeadReason, DedupeKey, DeliveryId, Event, EventId};
+use crate::event::{Attempt, DeadReason, DedupeKey, DeliveryId, Event, EventId};
 use crate::provider::VerifiedEvent;
 
 pub use changes::{Change, Changes, DeliveryState};
+pub use lane::{Lane, Pending, PendingBatch};
 pub use patience::once_there_is_room;
 pub use routes::{Routes, Routing};
 pub use settings::{Retention, Settings};
@@ -148,8 +151,26 @@ pub trait Journal: Clone + Send + std::marker::Sync + 'static {
     /// The event at `at`; none if it is no longer kept.
     ///
     /// # Errors
-    /// [`JournalError`] if the store cannot be read, [`JournalError::Damaged`] if its record fails its checksum.
+    /// [`JournalError`] if the store cannot be read, [`JournalError::Damaged`] if its record fails its checksum,
+    /// [`JournalError::Erased`] if it was erased.
     fn event(&self, at: Located) -> impl Future<Output = Result<Option<Kept>, JournalError>> + Send;
+
+    /// Erases the event at `at`: whatever waits of it has ended, and once this returns nothing of what its sender wrote, nor of
+    /// what was answered, is in the store. Its claim stays, so that a sender's retry is a duplicate and brings nothing
+    /// back. It goes on where whoever asked goes away; what a crash cuts off is finished at the next opening. Of an event that was erased
+    /// before it does nothing.
+    ///
+    /// # Errors
+    /// [`JournalError::Unknown`] if it is no longer kept, [`JournalError::Damaged`] if its record cannot be read,
+    /// [`JournalError::Busy`] while another is erased or a backup is made; nothing has changed then. Another [`JournalError`]: it
+    /// may be erased in part, and is wholly once it is asked for again or the journal is opened again.
+    fn erase(&self, at: Located) -> impl Future<Output = Result<Erased, JournalError>> + Send;
+
+    /// Begins a backup: what a crash now would leave, as an archive (see [`archive`]). Events go on being taken meanwhile. Dropped, it ends.
+    ///
+    /// # Errors
+    /// [`JournalError::Busy`] while another is made or an event erased; others if the store cannot be read or written.
+    fn backup(&self) -> impl Future<Output = Result<Backup, JournalError>> + Send;
 
     /// What happened after `after`, in order, at most about `max`; empty when there is nothing new.
     /// Feeds the index.
@@ -372,6 +393,22 @@ pub enum AppendError {
     Closed,
 }
 
+/// What erasing an event came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Erased {
+    /// Deliveries that have ended with it: they were pending or dead.
+    pub purged: u32,
+}
+
+/// A backup that is being made.
+#[derive(Debug)]
+pub struct Backup {
+    /// About how long it will be, in bytes.
+    pub bytes: u64,
+    /// The archive, piece by piece. It is whole only if it ends with its manifest.
+    pub pieces: mpsc::Receiver<Bytes>,
+}
+
 /// Why the journal could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum JournalError {
@@ -390,6 +427,12 @@ pub enum JournalError {
     /// The lane has another owner.
     #[error("the lane is no longer ours")]
     Fenced,
+    /// It was erased.
+    #[error("the event was erased")]
+    Erased,
+    /// Something that goes through all of it is under way: one at a time.
+    #[error("an event is being erased or a backup made; try again once that is over")]
+    Busy,
     /// Nothing is known of it.
     #[error("no such event or delivery")]
     Unknown,
@@ -402,47 +445,6 @@ pub enum JournalError {
     /// The journal is closing.
     #[error("the journal is closed")]
     Closed,
-}
-
-/// The deliveries of one destination, in append order, with one owner.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Lane {
-    /// The destination.
-    pub destination: Name,
-    /// Which of the destination's lanes.
-    pub slot: u16,
-    /// Rises with each change of owner; a stale one is fenced.
-    pub epoch: u64,
-}
-
-/// Unsettled deliveries of one lane.
-#[derive(Clone, Debug, Default)]
-pub struct PendingBatch {
-    /// In append order.
-    pub deliveries: Vec<Pending>,
-    /// Where to go on: everything up to here has been given.
-    pub next: Position,
-}
-
-/// An unsettled delivery.
-#[derive(Clone, Debug)]
-pub struct Pending {
-    /// The delivery.
-    pub id: DeliveryId,
-    /// Its event.
-    pub event: Located,
-    /// The journal's own mark for it.
-    pub(crate) entry: u32,
-    /// Attempts that were started so far.
-    pub attempts: u32,
-    /// Attempts that were started before the present cycle: a replay starts a new one.
-    pub attempts_before: u32,
-    /// When the present cycle began: the event's receipt, or the replay. `max_age` counts from here.
-    pub since: UnixMillis,
-    /// When the next attempt is due; none is now.
-    pub not_before: Option<UnixMillis>,
-    /// Why the next attempt is made.
-    pub reason: AttemptReason,
 }
 
 /// How an attempt ended.

@@ -285,6 +285,8 @@ pub struct JournalMetrics {
     share: Gauge,
     sync: Histogram,
     history_evicted: Counter,
+    erased: Counter,
+    purged: Counter,
 }
 
 impl JournalMetrics {
@@ -296,6 +298,8 @@ impl JournalMetrics {
             share: register(registry, "journal_share_bytes", "What unsettled events of one source may take now"),
             sync,
             history_evicted: register(registry, "history_evicted", "Settled events let go early to make room"),
+            erased: register(registry, "events_erased", "Events that an operator has erased"),
+            purged: register(registry, "deliveries_purged", "Deliveries that ended as their event was erased"),
         }
     }
 
@@ -307,6 +311,12 @@ impl JournalMetrics {
     /// Unsettled events of one source may take so many bytes now.
     pub fn set_share(&self, bytes: u64) {
         self.share.set(whole(bytes));
+    }
+
+    /// An event was erased, and so many deliveries with it that waited or were dead.
+    pub fn erased(&self, purged: u64) {
+        self.erased.inc();
+        self.purged.inc_by(purged);
     }
 
     /// A flush took so long.
@@ -352,6 +362,7 @@ mod tests {
         metrics.journal().set_share(2048);
         metrics.journal().synced(Duration::from_micros(200));
         metrics.journal().evicted(5);
+        metrics.journal().erased(3);
         metrics.reloaded(ReloadOutcome::Rejected);
         metrics.connections().set_open(3);
         metrics.connections().cut_off(CutOff::PerClient);
@@ -383,6 +394,8 @@ mod tests {
             r#"forebay_journal_share_bytes 2048"#,
             r#"forebay_journal_sync_seconds_count 1"#,
             r#"forebay_history_evicted_total 5"#,
+            "forebay_events_erased_total 1",
+            "forebay_deliveries_purged_total 3",
             r#"forebay_config_reloads_total{outcome="rejected"} 1"#,
             r#"forebay_connections 3"#,
             r#"forebay_connections_cut_off_total{reason="per_client"} 1"#,

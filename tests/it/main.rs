@@ -7,6 +7,7 @@
 // The bans on `tokio::spawn` and the like are for the gateway.
 #![allow(clippy::disallowed_methods)]
 
+mod backup;
 mod bad_configs;
 mod bounds;
 mod canaries;
@@ -18,6 +19,7 @@ mod destinations;
 mod doctor;
 mod doors;
 mod edge;
+mod erase;
 mod floods;
 mod framing;
 mod full;

@@ -66,7 +66,7 @@ impl View {
             }
             Change::Started { delivery, .. } | Change::Rearmed { delivery, .. } => self.set(delivery, status),
             Change::Settled(settled) => self.set(settled.delivery, status),
-            Change::Duplicate { .. } | Change::SameBody { .. } => {}
+            Change::Duplicate { .. } | Change::SameBody { .. } | Change::Erased { .. } => {}
             Change::Trimmed { from, before } => {
                 self.trimmed += 1;
                 self.events.retain(|_, kept| kept.at < from || kept.at >= before);

@@ -178,6 +178,10 @@ impl Disk for View {
         Ok(Arc::new(Handle { disk: self.disk.clone(), life: self.life, file, name: name.to_owned() }))
     }
 
+    fn open_to_change(&self, _name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Err(io::ErrorKind::Unsupported.into()) // nothing is erased in a simulation
+    }
+
     fn list(&self, dir: &str) -> io::Result<Vec<(String, u64)>> {
         let mut medium = self.disk.medium();
         if medium.call(self.life)? {
@@ -258,6 +262,10 @@ impl DiskFile for Handle {
             file.bytes.extend_from_slice(&bytes[..fits]);
         }
         if ends { Err(medium.die()) } else { outcome.map_err(error) }
+    }
+
+    fn overwrite(&self, _bytes: &[u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn sync(&self) -> io::Result<()> {

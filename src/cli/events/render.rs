@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use http::StatusCode;
+
 use super::super::text::{is_harmful, plain, table};
-use crate::admin::{Attempt, Delivery, Event, Item, Items, Replayed};
+use crate::admin::{Attempt, Delivery, Erased, Event, Item, Items, Replayed};
 
 /// A page as a table.
 pub(super) fn list(page: &Items) -> String {
@@ -104,6 +106,20 @@ pub(super) fn replayed(replayed: &Replayed) -> String {
     let mut text = String::new();
     for delivery in &replayed.deliveries {
         let _ = writeln!(text, "{} is pending again", plain(delivery));
+    }
+    text
+}
+
+/// What erasing came to.
+pub(super) fn erased(erased: &Erased, status: StatusCode) -> String {
+    let Erased { id, purged } = erased;
+    let mut text = match purged {
+        0 => format!("{} is erased\n", plain(id)),
+        1 => format!("{} is erased; 1 delivery that waited or was dead has ended\n", plain(id)),
+        many => format!("{} is erased; {many} deliveries that waited or were dead have ended\n", plain(id)),
+    };
+    if status == StatusCode::ACCEPTED {
+        text.push_str("the index still has some of it, until it has followed the journal; ask again to know\n");
     }
     text
 }

@@ -21,7 +21,7 @@ use super::state::{EventFacts, Rearmed, State};
 use super::writer::{Active, Reply, Writer};
 use crate::admit::Lease;
 use crate::base::{Name, UnixMillis};
-use crate::event::DeliveryId;
+use crate::event::{DeliveryId, EventId};
 use crate::journal::seal::Sealer;
 use crate::journal::{AppendError, Appended, JournalError, Position, Reserved, Room, Verdict};
 
@@ -77,6 +77,7 @@ pub enum Effect {
     Started { id: DeliveryId, home: Home, event_at: Position, number: u32 },
     Settled { id: DeliveryId, home: Home, number: Option<u32>, verdict: Verdict, at: UnixMillis },
     Rearmed { rearmed: Rearmed, record_at: Position },
+    Erased { event: EventId, first: Home, deliveries: u8 },
 }
 
 /// Who is told what, and when.
@@ -272,6 +273,7 @@ impl Writer {
                 Effect::Started { id, home, event_at, number } => state.started(id, home, event_at, number),
                 Effect::Settled { id, home, number, verdict, at } => state.settled(id, home, number, verdict, at),
                 Effect::Rearmed { rearmed, record_at } => state.rearmed(&rearmed, record_at, true),
+                Effect::Erased { event, first, deliveries } => state.erased(event, first, deliveries),
             }
         }
     }
@@ -301,6 +303,7 @@ impl Writer {
         Broken::Failed(why)
     }
 
+    /// Why nothing can be written.
     pub fn broken(&self) -> Broken {
         match self.gauges.room() {
             Room::Failed(why) => Broken::Failed(why),

@@ -159,7 +159,11 @@ fn do_it<T>(step: &Mutex<Step<T>>) {
     }
 }
 
-fn thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+/// Begins `body` on a thread of its own.
+pub(super) fn thread<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 

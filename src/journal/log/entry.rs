@@ -80,6 +80,8 @@ pub enum Standing {
     Moved,
     /// The application refused it to its sender's face.
     Refused,
+    /// Its event has been erased, however it stood before.
+    Erased,
 }
 
 impl Standing {
@@ -96,6 +98,7 @@ impl From<DeliveryStatus> for Standing {
             DeliveryStatus::Delivered => Self::Delivered,
             DeliveryStatus::Dead => Self::Dead,
             DeliveryStatus::Refused => Self::Refused,
+            DeliveryStatus::Purged => Self::Erased, // is never written
         }
     }
 }
@@ -109,6 +112,7 @@ impl Entry {
             Standing::Dead => 2,
             Standing::Moved => 3,
             Standing::Refused => 4,
+            Standing::Erased => 5,
         };
         Self(code | u32::from(route & 0x3FFF) << 3 | attempts.min(0x7FFF) << 17)
     }
@@ -130,6 +134,7 @@ impl Entry {
             1 => Standing::Delivered,
             2 => Standing::Dead,
             4 => Standing::Refused,
+            5 => Standing::Erased,
             _ => Standing::Moved,
         }
     }

@@ -7,13 +7,16 @@
 //!
 //! One thread writes (`writer`), one reads (`reader`); `state` is what both know in memory.
 
+mod backup;
 mod checkpoint;
 mod claims;
 mod codec;
 mod commit;
 mod crew;
 mod entry;
+mod erase;
 mod first;
+mod gauges;
 mod keys;
 mod open;
 mod orphans;
@@ -42,10 +45,11 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::checkpoint::Checkpoints;
 use self::entry::Segment;
+use self::gauges::Gauges;
 use self::open::{Meta, Recovered};
 use self::reader::{FoundEvent, Job, Reader};
 use self::segment::SegmentKey;
@@ -57,13 +61,15 @@ use self::writer::{Active, Append, Command, Limits, Writer};
 use super::disk::{Disk, RealDisk};
 use super::seal::Keyring;
 use super::{
-    AppendError, Appended, Changes, Claim, Entry, Journal, JournalError, Kept, Lane, Located, NewDelivery, Pause,
-    PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settings, Settled, Stats, Sync,
+    AppendError, Appended, Backup, Changes, Claim, Entry, Erased, Journal, JournalError, Kept, Lane, Located,
+    NewDelivery, Pause, PendingBatch, Position, Rearm, Reserved, Retention, Room, Routes, Routing, Settings, Settled,
+    Stats, Sync,
 };
 use crate::base::{ByteSize, Clock, Name};
 use crate::event::{DedupeKey, DeliveryId, DeliveryStatus};
 use crate::telemetry::Metrics;
 
+pub use self::backup::{Stopped, Survey, is_file_of, survey};
 pub use self::crew::{Crew, Workplace};
 pub use self::open::{Lock, OpenError};
 pub use self::survey::{key_use, lacks};
@@ -93,45 +99,10 @@ struct Shared {
     damaged: u64,
     writer: mpsc::Sender<Command>,
     reader: mpsc::Sender<Job>,
+    disk: Arc<dyn Disk>,
+    /// Who goes through all of it: one at a time.
+    turn: Arc<Semaphore>,
     _lock: Option<Lock>,
-}
-
-/// What is read without waiting for the writer.
-struct Gauges {
-    room: ArcSwap<Room>,
-    opened: Instant,
-    /// When the writer turned to the disk, in milliseconds from `opened`; 0 while it has not.
-    busy_since: AtomicU64,
-    bytes: AtomicU64,
-    max_bytes: AtomicU64,
-    evicted: AtomicU64,
-}
-
-impl Gauges {
-    fn room(&self) -> Room {
-        let since = self.busy_since.load(Ordering::Relaxed);
-        let room = Room::clone(&self.room.load());
-        if since != 0 && room == Room::Open && self.millis().saturating_sub(since) > STALLED.as_millis() as u64 {
-            return Room::Stalled { retry_after: RETRY_AFTER };
-        }
-        room
-    }
-
-    /// The writer turns to the disk, or has its answer.
-    fn set_busy(&self, busy: bool) {
-        self.busy_since.store(if busy { self.millis().max(1) } else { 0 }, Ordering::Relaxed);
-    }
-
-    fn millis(&self) -> u64 {
-        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// A journal that has failed stays so.
-    fn set_room(&self, room: Room) {
-        if !matches!(**self.room.load(), Room::Failed(_)) {
-            self.room.store(Arc::new(room));
-        }
-    }
 }
 
 impl LogJournal {
@@ -194,6 +165,7 @@ impl LogJournal {
         let time = Time::open(&*disk, Arc::clone(&clock)).map_err(cannot("cannot read journal.time"))?;
         let time = Arc::new(time);
         let began = Instant::now();
+        let erasing = erase::redo(&*disk, meta.store).map_err(cannot("cannot go on with erasing an event"))?;
         let recovered = open::recover(&disk, meta.store, time.now(), workplace)?;
         let Recovered { mut state, mut claims, sealed_through, next_segment, damaged, read_bytes, checkpoint } =
             recovered;
@@ -227,6 +199,7 @@ impl LogJournal {
             bytes: AtomicU64::new(0),
             max_bytes: AtomicU64::new(limits.max_bytes),
             evicted: AtomicU64::new(0),
+            held: Default::default(),
         });
         state.lock().unwrap_or_else(PoisonError::into_inner).paused =
             pauses::read(&*disk).map_err(cannot("cannot read which destinations are paused"))?;
@@ -258,11 +231,16 @@ impl LogJournal {
             log_bytes,
             index_bytes: 0,
         };
+        if let Some(event) = erasing
+            && let Err(error) = writer.finish_erasing(event)
+        {
+            tracing::error!(%event, %error, "the event could not be erased; it is tried again at the next opening");
+        }
         let _ = writer.trim(); // a failure is logged, shows in `room`, and is tried again
         writer.refresh_room();
         writer.measure();
         let reader = Reader {
-            disk,
+            disk: Arc::clone(&disk),
             store: meta.store,
             state: Arc::clone(&state),
             keys: Arc::clone(&keys),
@@ -279,6 +257,8 @@ impl LogJournal {
             damaged,
             writer: workplace.crew.write(writer)?,
             reader: workplace.crew.read(reader)?,
+            disk,
+            turn: Arc::new(Semaphore::new(1)),
             _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -348,7 +328,8 @@ impl LogJournal {
     }
 
     async fn find(&self, at: Located) -> Result<FoundEvent, JournalError> {
-        self.read(move |reader| reader.event(at)).await?.ok_or(JournalError::Unknown)
+        let found = self.read(move |reader| reader.event(at)).await?.ok_or(JournalError::Unknown)?;
+        if found.record.erased { Err(JournalError::Erased) } else { Ok(found) }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -387,7 +368,7 @@ impl Journal for LogJournal {
                 progress,
             })
             .collect();
-        let record = EventRecord { moved_from: None, claim, deliveries, relayed, event };
+        let record = EventRecord { moved_from: None, claim, deliveries, relayed, event, erased: false };
         let sealer = self.shared.keys.load().sealing().cloned();
         let payload = stored::encode_event(&record, sealer.as_deref());
         let payload = payload.map_err(|error| AppendError::Failed(Arc::from(error.to_string())))?;
@@ -475,6 +456,14 @@ impl Journal for LogJournal {
             Err(JournalError::Unknown) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    async fn erase(&self, at: Located) -> Result<Erased, JournalError> {
+        self.erase_event(at).await
+    }
+
+    async fn backup(&self) -> Result<Backup, JournalError> {
+        self.make_backup().await
     }
 
     async fn changes(&self, after: Position, max: usize) -> Result<Changes, JournalError> {

@@ -466,6 +466,7 @@ impl Reading {
                 let rearmed = Rearmed { id: delivery, home, event_at, why, attempts, at: when };
                 self.state.rearmed(&rearmed, at, false);
             }
+            Record::Erased { event, home, deliveries, .. } => self.state.erased(event, home, deliveries),
             Record::Duplicate { .. } | Record::SameBody { .. } => {}
         }
         Ok(())

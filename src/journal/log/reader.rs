@@ -288,6 +288,7 @@ fn change(at: Position, record: Record) -> Option<Change> {
         Record::Rearmed { delivery, why, at, .. } => Change::Rearmed { delivery, why, at },
         Record::Duplicate { original, conflict, at } => Change::Duplicate { original, conflict, at },
         Record::SameBody { event, like } => Change::SameBody { event, like },
+        Record::Erased { event, at, .. } => Change::Erased { event, at },
         Record::Trimmed { .. } => return None,
     })
 }

@@ -7,13 +7,18 @@
 //!
 //! | kind | holds |
 //! | --- | --- |
-//! | 1 Event | maybe moved-from (position u64, first entry u32); maybe claim (16-byte hash, until, fingerprint u64, rearms u8); u8 count of deliveries (destination bytes, maybe path bytes, status u8, attempts u32, attempts-before u32, since, maybe not-before, reason u8); *maybe what the sender was told (status u16, maybe type bytes, maybe body bytes)*; id 16; source, provider bytes; *maybe type; maybe provider's id; method, path bytes; maybe query; u16 count of params (two bytes each)*; received-at; *client address bytes (4 or 16); tls u8; maybe host; proof scheme, slot bytes; u16 count of headers (name, value bytes); body bytes* |
+//! | 1 Event | flags u8 (1 moved, 2 erased); moved-from if they say so (position u64, first entry u32); maybe claim (16-byte hash, until, fingerprint u64, rearms u8); u8 count of deliveries (destination bytes, maybe path bytes, status u8, attempts u32, attempts-before u32, since, maybe not-before, reason u8); *maybe what the sender was told (status u16, maybe type bytes, maybe body bytes)*; id 16; source, provider bytes; *maybe type; maybe provider's id; method, path bytes; maybe query; u16 count of params (two bytes each)*; received-at; *client address bytes (4 or 16); tls u8; maybe host; proof scheme, slot bytes; u16 count of headers (name, value bytes); body bytes*. Of one that is erased, after the deliveries: id 16; source, provider, method bytes; received-at; zeros |
 //! | 2 Started | delivery (16 + u8), home, event's position u64, number u32, at |
 //! | 3 Settled | delivery, home, verdict u8 (1 delivered, 2 retry, 3 dead, 4 refused), retry-at or settled-at, dead reason u8, maybe attempt (number u32, reason u8, started-at, took-ms u64, maybe status u16, *maybe error, answer bytes*) |
 //! | 4 Rearmed | delivery, home, event's position u64, why u8 (1 replay, 2 duplicate), attempts u32, at |
 //! | 5 Duplicate | event id 16, conflict u8, at |
 //! | 6 Trimmed | segment u32 |
 //! | 7 Same body | event id 16, id 16 of an earlier event with the same signed bytes |
+//! | 9 Erased | event id 16, home of its first delivery, u8 count of deliveries, at |
+//!
+//! The first byte of an event's payload is flags: 1 for the moved-from that follows, 2 for an event that was erased. The latter's record is as
+//! long as it was; after what the sender was told (nothing) it has: id 16; source, provider, method bytes; received-at; zeros to the end.
+//! An attempt of it has neither an error nor an answer, and zeros in their place at the end.
 
 use std::time::Duration;
 
@@ -37,6 +42,13 @@ pub struct Home {
     pub entry: u32,
 }
 
+impl Home {
+    /// This and those after it, as many as `count` in all, each with its number from 0.
+    pub fn and_following(self, count: u8) -> impl Iterator<Item = (u8, Self)> {
+        (0..count).map(move |index| (index, Self { entry: self.entry.saturating_add(u32::from(index)), ..self }))
+    }
+}
+
 /// One record.
 #[derive(Debug)]
 pub enum Record {
@@ -54,17 +66,21 @@ pub enum Record {
     Trimmed { segment: u32 },
     /// An event has the signed bytes of an earlier one, under another id.
     SameBody { event: EventId, like: EventId },
+    /// An event is erased; its deliveries that waited or were dead have ended. `home` is its first delivery's.
+    Erased { event: EventId, home: Home, deliveries: u8, at: UnixMillis },
 }
 
 /// The number of [`Record::Event`], which readers may pick out.
 pub const KIND_EVENT: u8 = 1;
 const KIND_STARTED: u8 = 2;
-const KIND_SETTLED: u8 = 3;
+/// The number of [`Record::Settled`].
+pub const KIND_SETTLED: u8 = 3;
 /// The number of [`Record::Rearmed`].
 pub const KIND_REARMED: u8 = 4;
 const KIND_DUPLICATE: u8 = 5;
 const KIND_TRIMMED: u8 = 6;
 const KIND_SAME_BODY: u8 = 7;
+const KIND_ERASED: u8 = 9;
 
 impl Record {
     /// The record's kind and payload, sealed by `sealer` where there is anything to seal.
@@ -100,6 +116,10 @@ impl Record {
             Self::SameBody { event, like } => {
                 out.raw(event.as_bytes()).raw(like.as_bytes());
                 KIND_SAME_BODY
+            }
+            Self::Erased { event, home, deliveries, at } => {
+                out.raw(event.as_bytes()).u32(home.segment).u32(home.entry).u8(*deliveries).i64(at.0);
+                KIND_ERASED
             }
         };
         Ok((kind, writing.finish(kind)?))
@@ -148,6 +168,12 @@ impl Record {
             KIND_SAME_BODY => {
                 Self::SameBody { event: EventId::from_bytes(from.id()?), like: EventId::from_bytes(from.id()?) }
             }
+            KIND_ERASED => Self::Erased {
+                event: EventId::from_bytes(from.id()?),
+                home: Home { segment: from.u32()?, entry: from.u32()? },
+                deliveries: from.u8()?,
+                at: UnixMillis(from.i64()?),
+            },
             _ => return Err(Malformed),
         })
     }

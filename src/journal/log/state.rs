@@ -243,6 +243,14 @@ impl State {
         }
     }
 
+    /// The event whose deliveries have these homes, one after the other, is erased: whatever waited of it has ended.
+    pub fn erased(&mut self, event: EventId, first: Home, deliveries: u8) {
+        for (index, home) in first.and_following(deliveries) {
+            self.stand(home, Standing::Erased, None);
+            self.active.remove(&DeliveryId { event, index });
+        }
+    }
+
     /// Forgets a segment.
     pub fn remove_segment(&mut self, number: u32) {
         self.forget_unsettled(number);
@@ -252,7 +260,7 @@ impl State {
                 match entry.standing() {
                     Standing::Pending => route.pending = route.pending.saturating_sub(1),
                     Standing::Dead => route.dead = route.dead.saturating_sub(1),
-                    Standing::Delivered | Standing::Refused | Standing::Moved => {}
+                    Standing::Delivered | Standing::Refused | Standing::Moved | Standing::Erased => {}
                 }
             }
         }
@@ -408,7 +416,7 @@ impl State {
                 segment.dead -= 1;
                 route.dead -= 1;
             }
-            Standing::Delivered | Standing::Refused | Standing::Moved => {}
+            Standing::Delivered | Standing::Refused | Standing::Moved | Standing::Erased => {}
         }
         match standing {
             Standing::Pending => {
@@ -420,7 +428,7 @@ impl State {
                 segment.dead += 1;
                 route.dead += 1;
             }
-            Standing::Delivered | Standing::Refused | Standing::Moved => {}
+            Standing::Delivered | Standing::Refused | Standing::Moved | Standing::Erased => {}
         }
     }
 }

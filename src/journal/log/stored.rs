@@ -1,7 +1,8 @@
 //! An event's record, byte by byte: its claim, its deliveries, its facts, and what its sender was told.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::codec::{Decoder, Encoder, Malformed};
@@ -25,6 +26,40 @@ pub struct EventRecord {
     pub relayed: Option<Relayed>,
     /// The event.
     pub event: Event,
+    /// Whether it was erased: nothing of what its sender wrote is left then, see [`EventRecord::erase`].
+    pub erased: bool,
+}
+
+impl EventRecord {
+    /// Takes out what the sender wrote and what it was told. What the journal goes by stays: id, source, claim, deliveries. What
+    /// is encoded then is never longer than it was.
+    pub fn erase(&mut self) {
+        self.erased = true;
+        self.relayed = None;
+        self.deliveries.iter_mut().for_each(|delivery| delivery.path = None);
+        let Event { id, source, provider, method, received_at, .. } = &self.event;
+        self.event = remains(*id, source.clone(), provider.clone(), method.clone(), *received_at);
+    }
+}
+
+/// An event of which nothing else is left.
+fn remains(id: EventId, source: Name, provider: Name, method: Method, received_at: UnixMillis) -> Event {
+    Event {
+        id,
+        source,
+        provider,
+        kind: None,
+        provider_event_id: None,
+        method,
+        path: Box::from(""),
+        query: None,
+        params: Vec::new(),
+        received_at,
+        client: Client { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), tls: false, host: None },
+        proof: Proof { scheme: Box::from(""), slot: Box::from("") },
+        headers: Headers::new(),
+        body: Bytes::new(),
+    }
 }
 
 /// What the journal goes by: an event without what its sender and the application wrote. Never sealed.
@@ -118,6 +153,11 @@ impl Progress {
 pub fn encode_event(record: &EventRecord, sealer: Option<&Sealer>) -> Result<Payload, CannotSeal> {
     let mut out = Writing::new(sealer);
     encode_front(out.open(), record);
+    let event = &record.event;
+    if record.erased {
+        encode_remains(out.open(), event);
+        return out.finish(KIND_EVENT);
+    }
     match &record.relayed {
         None => out.private().u8(0),
         Some(told) => {
@@ -125,7 +165,6 @@ pub fn encode_event(record: &EventRecord, sealer: Option<&Sealer>) -> Result<Pay
             out.private().u8(1).u16(told.status).maybe(content_type).maybe(told.body.as_deref())
         }
     };
-    let event = &record.event;
     out.open().raw(event.id.as_bytes());
     out.open().bytes(event.source.as_str().as_bytes()).bytes(event.provider.as_str().as_bytes());
     encode_request(out.private(), event);
@@ -134,10 +173,15 @@ pub fn encode_event(record: &EventRecord, sealer: Option<&Sealer>) -> Result<Pay
     out.finish(KIND_EVENT)
 }
 
+/// The flags of an event's payload.
+const MOVED: u8 = 1;
+const ERASED: u8 = 2;
+
 fn encode_front(out: &mut Encoder, record: &EventRecord) {
+    let erased = if record.erased { ERASED } else { 0 };
     match record.moved_from {
-        None => out.u8(0),
-        Some((from, entry)) => out.u8(1).u64(from.0).u32(entry),
+        None => out.u8(erased),
+        Some((from, entry)) => out.u8(MOVED | erased).u64(from.0).u32(entry),
     };
     match &record.claim {
         None => out.u8(0),
@@ -155,6 +199,12 @@ fn encode_front(out: &mut Encoder, record: &EventRecord) {
         };
         out.u8(reason_code(progress.reason));
     }
+}
+
+fn encode_remains(out: &mut Encoder, event: &Event) {
+    out.raw(event.id.as_bytes());
+    out.bytes(event.source.as_str().as_bytes()).bytes(event.provider.as_str().as_bytes());
+    out.bytes(event.method.as_str().as_bytes()).i64(event.received_at.0);
 }
 
 fn encode_request(out: &mut Encoder, event: &Event) {
@@ -186,7 +236,11 @@ fn encode_rest(out: &mut Encoder, event: &Event) {
 /// # Errors
 /// [`Malformed`] if it is not one, or is sealed and was not opened.
 pub fn decode_event(from: &mut Parts) -> Result<EventRecord, Malformed> {
-    let (moved_from, claim, deliveries) = decode_front(&mut from.open)?;
+    let Front { moved_from, claim, deliveries, erased } = decode_front(&mut from.open)?;
+    if erased {
+        let event = decode_remains(&mut from.open)?;
+        return Ok(EventRecord { moved_from, claim, deliveries, relayed: None, event, erased });
+    }
     let relayed = decode_relayed(from.private().ok_or(Malformed)?)?;
     let id = EventId::from_bytes(from.open.id()?);
     let (source, provider) = (decode_name(&mut from.open)?, decode_name(&mut from.open)?);
@@ -214,7 +268,7 @@ pub fn decode_event(from: &mut Parts) -> Result<EventRecord, Malformed> {
         headers: decode_headers(private)?,
         body: private.bytes()?,
     };
-    Ok(EventRecord { moved_from, claim, deliveries, relayed, event })
+    Ok(EventRecord { moved_from, claim, deliveries, relayed, event, erased })
 }
 
 /// Reads what the journal goes by, opened or not.
@@ -222,7 +276,11 @@ pub fn decode_event(from: &mut Parts) -> Result<EventRecord, Malformed> {
 /// # Errors
 /// [`Malformed`] if the payload is not an event's.
 pub fn decode_outline(from: &mut Parts) -> Result<EventOutline, Malformed> {
-    let (moved_from, claim, deliveries) = decode_front(&mut from.open)?;
+    let Front { moved_from, claim, deliveries, erased } = decode_front(&mut from.open)?;
+    if erased {
+        let Event { id, source, received_at, .. } = decode_remains(&mut from.open)?;
+        return Ok(EventOutline { id, source, received_at, moved_from, claim, deliveries });
+    }
     from.private().map(decode_relayed).transpose()?;
     let id = EventId::from_bytes(from.open.id()?);
     let (source, _provider) = (decode_name(&mut from.open)?, decode_name(&mut from.open)?);
@@ -231,10 +289,20 @@ pub fn decode_outline(from: &mut Parts) -> Result<EventOutline, Malformed> {
     Ok(EventOutline { id, source, received_at, moved_from, claim, deliveries })
 }
 
-type Front = (Option<(Position, u32)>, Option<StoredClaim>, Vec<StoredDelivery>);
+/// What stands before the event's facts.
+struct Front {
+    moved_from: Option<(Position, u32)>,
+    claim: Option<StoredClaim>,
+    deliveries: Vec<StoredDelivery>,
+    erased: bool,
+}
 
 fn decode_front(from: &mut Decoder) -> Result<Front, Malformed> {
-    let moved_from = from.maybe(|from| Ok((Position(from.u64()?), from.u32()?)))?;
+    let flags = from.u8()?;
+    if flags & !(MOVED | ERASED) != 0 {
+        return Err(Malformed);
+    }
+    let moved_from = (flags & MOVED != 0).then(|| Ok((Position(from.u64()?), from.u32()?))).transpose()?;
     let claim = from.maybe(|from| {
         Ok(StoredClaim {
             hash: from.id()?,
@@ -245,7 +313,7 @@ fn decode_front(from: &mut Decoder) -> Result<Front, Malformed> {
     })?;
     let count = from.u8()?;
     let deliveries = (0..count).map(|_| decode_delivery(from)).collect::<Result<_, _>>()?;
-    Ok((moved_from, claim, deliveries))
+    Ok(Front { moved_from, claim, deliveries, erased: flags & ERASED != 0 })
 }
 
 fn decode_relayed(from: &mut Decoder) -> Result<Option<Relayed>, Malformed> {
@@ -293,6 +361,12 @@ fn decode_delivery(from: &mut Decoder) -> Result<StoredDelivery, Malformed> {
     })
 }
 
+fn decode_remains(from: &mut Decoder) -> Result<Event, Malformed> {
+    let (id, source, provider) = (EventId::from_bytes(from.id()?), decode_name(from)?, decode_name(from)?);
+    let method = Method::from_bytes(&from.bytes()?).map_err(|_| Malformed)?;
+    Ok(remains(id, source, provider, method, UnixMillis(from.i64()?)))
+}
+
 fn decode_headers(from: &mut Decoder) -> Result<Headers, Malformed> {
     let count = from.u16()?;
     (0..count)
@@ -324,6 +398,7 @@ fn status_code(status: DeliveryStatus) -> u8 {
         DeliveryStatus::Delivered => 1,
         DeliveryStatus::Dead => 2,
         DeliveryStatus::Refused => 3,
+        DeliveryStatus::Purged => 4, // follows from the record of the erasure, and is never written
     }
 }
 

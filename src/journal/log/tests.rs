@@ -1,7 +1,9 @@
 //! What the journal promises, tried on real files. A crash is a copy of the directory taken while it is open.
 
+mod backup;
 mod checkpoints;
 mod clocks;
+mod erase;
 mod faults;
 mod first;
 mod formats;

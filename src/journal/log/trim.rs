@@ -69,7 +69,8 @@ impl Writer {
                 let dead = if segment.newest_dead.plus(self.keep.dead) < now { 0 } else { segment.dead };
                 segment.pending + dead
             };
-            let Some(number) = self.oldest_if_worth_it(old, needed) else { break };
+            let oldest = self.oldest_if_worth_it(old, needed).filter(|number| !self.gauges.held.has(*number));
+            let Some(number) = oldest else { break };
             self.let_go(number, Why::Age)?;
         }
         Ok(())
@@ -275,6 +276,7 @@ impl Writer {
                 Standing::Delivered => DeliveryStatus::Delivered,
                 Standing::Refused => DeliveryStatus::Refused,
                 Standing::Moved => return false, // already copied, before a crash
+                Standing::Erased => return false,
             };
             if standing == Standing::Dead {
                 // A copy says when it died, unless it was tried again since; for the rest it is known no closer than this.

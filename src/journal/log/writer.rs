@@ -26,6 +26,7 @@ use super::{Gauges, RETRY_AFTER};
 use crate::admit::Lease;
 use crate::base::{ByteSize, Clock, Name};
 use crate::event::{DeliveryId, EventId};
+use crate::journal::archive::Plan;
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::seal::{Keyring, Sealer};
 use crate::journal::{
@@ -60,6 +61,10 @@ pub enum Command {
     SetRoutes { routes: Routes, reply: Reply<(), JournalError> },
     /// Make these pending again.
     Rearm { at: Located, first_entry: u32, wanted: Vec<u8>, why: Rearm, reply: Reply<Vec<DeliveryId>, JournalError> },
+    /// Note that an event is erased, and end what waits of it. Says how many deliveries those are.
+    Erase { event: EventId, first: Home, deliveries: u8, reply: Reply<u32, JournalError> },
+    /// Say what a backup has to have, and hold it.
+    Snapshot { reply: Reply<Plan, JournalError> },
     /// Let go of what is past retention.
     Trim { keep: Retention, reply: Reply<(), JournalError> },
     /// Seal and open with these from now on.
@@ -238,6 +243,16 @@ impl Writer {
                 match self.rearm(homes.collect(), at.at, why, batch) {
                     Ok(ids) => batch.replies.push(Told::Rearm(reply, ids)),
                     Err(broken) => drop(reply.send(Err(broken.into()))),
+                }
+            }
+            Command::Erase { event, first, deliveries, reply } => {
+                let _ = self.commit(batch); // whoever waits has been told
+                drop(reply.send(self.erase(event, first, deliveries)));
+            }
+            Command::Snapshot { reply } => {
+                let _ = self.commit(batch); // whoever waits has been told
+                if reply.send(self.snapshot()).is_err() {
+                    self.gauges.held.release(); // whoever asked has gone
                 }
             }
             Command::Trim { keep, reply } => {

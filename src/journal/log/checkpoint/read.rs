@@ -189,7 +189,7 @@ fn adopt(state: &mut State, routes: &[(Name, Name)], mut segments: BTreeMap<u32,
                         }
                     }
                     Standing::Dead => (segment.dead, route.dead) = (segment.dead + 1, route.dead + 1),
-                    Standing::Delivered | Standing::Refused | Standing::Moved => {}
+                    Standing::Delivered | Standing::Refused | Standing::Moved | Standing::Erased => {}
                 }
             }
             if let Some(of) = of.filter(|_| unsettled) {

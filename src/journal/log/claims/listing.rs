@@ -17,7 +17,7 @@ use super::run::{Run, Seals};
 use crate::base::UnixMillis;
 use crate::journal::disk::{self, Disk};
 
-const FILE: &str = "runs";
+pub const FILE: &str = "runs";
 const MAGIC: &[u8; 8] = b"FBRUNS1\0";
 
 /// A run that there must be until its claims have expired.
@@ -94,7 +94,8 @@ impl Listing {
     }
 }
 
-fn encode(runs: &[Listed], store: [u8; 16]) -> Vec<u8> {
+/// The file's bytes.
+pub fn encode(runs: &[Listed], store: [u8; 16]) -> Vec<u8> {
     let mut out = Encoder::default();
     out.raw(MAGIC).raw(&store);
     for Listed { seals, last_expiry } in runs {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::listing::Listing;
+use self::listing::{Listed, Listing};
 use self::merge::Merged;
 use self::run::{PAGE, Pages, Run, Seals};
 use super::crew::{self, Crew, Workplace};
@@ -34,6 +34,7 @@ use super::stored::StoredClaim;
 use crate::base::UnixMillis;
 use crate::event::EventId;
 use crate::journal::Position;
+use crate::journal::archive::{Content, Item};
 use crate::journal::disk::Disk;
 
 pub use self::open::Opened;
@@ -48,6 +49,11 @@ pub const DIR: &str = "claims";
 const PAGES_MAX: usize = (32 << 20) / PAGE;
 /// After a merge or a seal that failed.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// Whether a backup has a file of this name here.
+pub fn is_file(name: &str) -> bool {
+    name == listing::FILE || open::is_marker(name) || Seals::of(name).is_some_and(|seals| seals.name() == name)
+}
 
 /// A claim and the event that holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -394,6 +400,24 @@ impl Claims {
             }
             left -= kept;
         }
+    }
+
+    /// The files that a backup has to have: the runs there are now, which stay readable, and a list of just these.
+    pub fn files(&self) -> Vec<Item> {
+        let listed: Vec<Listed> = self.runs.iter().map(|placed| Listed::of(&placed.run)).collect();
+        let here = |name: &str, bytes: Vec<u8>| Item {
+            name: format!("{DIR}/{name}"),
+            bytes: bytes.len() as u64,
+            content: Content::Bytes(bytes.into()),
+        };
+        let run = |placed: &Placed| Item {
+            name: placed.run.seals.path(),
+            bytes: placed.run.bytes,
+            content: Content::File(placed.run.file()),
+        };
+        let markers = self.damaged.iter().filter(|name| open::is_marker(name)).map(|name| here(name, Vec::new()));
+        let list = here(listing::FILE, listing::encode(&listed, self.store));
+        std::iter::once(list).chain(self.runs.iter().map(run)).chain(markers).collect()
     }
 
     /// The size of the runs, the one that a merge makes included.

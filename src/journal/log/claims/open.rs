@@ -175,6 +175,11 @@ impl Claims {
     }
 }
 
+/// Whether a file of this name is a [`marker`].
+pub fn is_marker(name: &str) -> bool {
+    name.strip_suffix(REREAD).and_then(Seals::of).is_some_and(|seals| marker(seals) == name)
+}
+
 /// A file that says of a run that it is damaged inside: while it is there, the claims that the log has are read again at the next
 /// opening.
 fn marker(seals: Seals) -> String {

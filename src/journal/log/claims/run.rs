@@ -101,6 +101,11 @@ pub struct Found {
 }
 
 impl Run {
+    /// Its bytes, also once it is gone from its directory.
+    pub fn file(&self) -> Arc<dyn DiskFile> {
+        Arc::clone(&self.file)
+    }
+
     /// Opens the run of `seals`; none if it is damaged, another store's, or one of other seals. What damage there is further in shows
     /// when it is read.
     ///

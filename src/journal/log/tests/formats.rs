@@ -174,6 +174,9 @@ impl Disk for DyingDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         self.life.goes_on().and_then(|()| Ok(self.file(self.real.open(name)?)))
     }
+    fn open_to_change(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.life.goes_on().and_then(|()| Ok(self.file(self.real.open_to_change(name)?)))
+    }
     fn list(&self, dir: &str) -> io::Result<Vec<(String, u64)>> {
         self.life.goes_on().and_then(|()| self.real.list(dir))
     }
@@ -198,6 +201,9 @@ impl DiskFile for DyingFile {
             return Err(error);
         }
         self.0.append(bytes)
+    }
+    fn overwrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.1.goes_on().and_then(|()| self.0.overwrite(bytes, offset))
     }
     fn sync(&self) -> io::Result<()> {
         self.1.goes_on().and_then(|()| self.0.sync())

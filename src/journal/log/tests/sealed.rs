@@ -261,7 +261,7 @@ fn what_sealing_costs() {
                 )
             })
             .collect();
-        EventRecord { moved_from: None, claim: None, deliveries: Vec::new(), relayed: None, event }
+        EventRecord { moved_from: None, claim: None, deliveries: Vec::new(), relayed: None, event, erased: false }
     };
     let record = record();
     let ring = Keyring::new(&keys(&[1]), [7; 16]);

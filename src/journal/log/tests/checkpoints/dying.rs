@@ -53,6 +53,9 @@ impl Disk for Watched {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         self.real.open(name).map(|file| self.file(name, file))
     }
+    fn open_to_change(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.real.open_to_change(name).map(|file| self.file(name, file))
+    }
     fn list(&self, dir: &str) -> io::Result<Vec<(String, u64)>> {
         self.real.list(dir)
     }
@@ -80,6 +83,10 @@ impl DiskFile for WatchedFile {
             return Err(error);
         }
         self.real.append(bytes)
+    }
+    fn overwrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.facts.change()?;
+        self.real.overwrite(bytes, offset)
     }
     fn sync(&self) -> io::Result<()> {
         self.facts.change()?;
