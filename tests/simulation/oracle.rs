@@ -261,7 +261,7 @@ impl Oracle {
         {
             if seen.dead {
                 world.reach(Reach::Rearm);
-                (seen.dead, seen.asked_again, seen.gave_up) = (false, true, false);
+                (seen.dead, seen.asked_again) = (false, true);
             }
         }
     }

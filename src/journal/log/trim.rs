@@ -191,6 +191,9 @@ impl Writer {
         let mut copied = 0;
         if needed > 0 {
             copied = self.copy_forward(number, end, &mut batch)?;
+            // A power cut may take the first pages of a write and leave the last: what says that the segment has gone
+            // is written only once the copies are durable.
+            self.commit(&mut batch)?;
         }
         self.add(&Record::Trimmed { segment: number }, &mut batch)?;
         batch.must_be_durable();

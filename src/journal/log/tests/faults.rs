@@ -274,3 +274,44 @@ async fn no_claim_and_no_checkpoint_is_on_disk_before_its_events() {
     assert!(faults.derived.load(Ordering::SeqCst) > 5, "claims were sealed, and checkpoints written");
     assert_eq!(faults.ahead.load(Ordering::SeqCst), 0);
 }
+
+/// The flush of what was copied forward fails: a power cut may now take the copies and leave what was written after them.
+#[tokio::test]
+async fn nothing_says_that_a_segment_has_gone_before_its_copies_are_durable() {
+    let append = async |journal: &LogJournal, body: &[u8], to: &[&str]| {
+        journal.append(entry(body, None, to), Sync::Durable).await
+    };
+    let fill = async |journal: &LogJournal, most: usize| {
+        append(journal, b"waits", &["app"]).await.unwrap();
+        for number in 0..most {
+            if journal.stats().evicted > 0 {
+                return number;
+            }
+            append(journal, &[7; 16 << 10], &[]).await.unwrap();
+        }
+        most
+    };
+    let (_dir, _faults, _clock, journal) = on_failing_disk(SMALL);
+    let count = fill(&journal, 1_000).await;
+    let (dir, faults, _clock, journal) = on_failing_disk(SMALL);
+    fill(&journal, count - 1).await;
+    faults.sync.store(true, Ordering::SeqCst);
+    assert!(matches!(append(&journal, &[7; 16 << 10], &[]).await, Err(AppendError::Failed(_))));
+
+    let (disk, mut copies) = (RealDisk::new(dir.path()), 0);
+    for (name, bytes) in disk.list(segment::DIR).unwrap() {
+        let number = segment::number_of(&name).unwrap();
+        let key = SegmentKey { store: journal.identity(), number };
+        let file = disk.open(&segment::path(number)).unwrap();
+        let mut scan = segment::Scan::new(file, key, 0, u32::try_from(bytes).unwrap(), 1 << 20);
+        while let Some(found) = scan.next().unwrap() {
+            let segment::Found::Record(raw) = found else { panic!("{found:?}") };
+            match record::Record::decode(raw.kind, raw.payload).unwrap() {
+                record::Record::Event(event) => copies += u32::from(event.moved_from.is_some()),
+                record::Record::Trimmed { segment } => panic!("segment {segment} is said to be gone"),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(copies, 1, "it was copied, and the flush of that failed");
+}
