@@ -306,7 +306,7 @@ async fn nothing_says_that_a_segment_has_gone_before_its_copies_are_durable() {
         let mut scan = segment::Scan::new(file, key, 0, u32::try_from(bytes).unwrap(), 1 << 20);
         while let Some(found) = scan.next().unwrap() {
             let segment::Found::Record(raw) = found else { panic!("{found:?}") };
-            match record::Record::decode(raw.kind, raw.payload).unwrap() {
+            match record::Record::decode(&raw, &Keyring::default()).unwrap() {
                 record::Record::Event(event) => copies += u32::from(event.moved_from.is_some()),
                 record::Record::Trimmed { segment } => panic!("segment {segment} is said to be gone"),
                 _ => {}
