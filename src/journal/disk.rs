@@ -206,6 +206,55 @@ pub fn replace(disk: &dyn Disk, dir: &str, name: &str, bytes: &[u8]) -> io::Resu
     disk.sync_dir(dir)
 }
 
+/// The pages that a disk reads and loses as one.
+const PAGE: u64 = 4096;
+
+/// Reads at `offset` into `buffer` as [`DiskFile::read_at`] does; where that fails because a sector is bad, page by page, and a
+/// page that cannot be read is zeros: one bad sector costs what it held.
+///
+/// # Errors
+/// As the operating system says, but for pages that cannot be read.
+pub fn read_around(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    match file.read_at(buffer, offset) {
+        Err(error) if is_bad_sector(&error) => {}
+        other => return other,
+    }
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let at = offset + filled as u64;
+        let left = usize::try_from(PAGE - at % PAGE).unwrap_or(usize::MAX);
+        let Some(page) = buffer.get_mut(filled..).map(|rest| rest.split_at_mut(left.min(rest.len())).0) else { break };
+        let wanted = page.len();
+        let got = match file.read_at(page, at) {
+            Err(error) if is_bad_sector(&error) => {
+                page.fill(0);
+                wanted
+            }
+            other => other?,
+        };
+        filled += got;
+        if got < wanted {
+            break;
+        }
+    }
+    Ok(filled)
+}
+
+/// Whether a read failed because of what is on the disk there: another place may be read, and trying again is no use.
+pub fn is_bad_sector(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    Errno::from_io_error(error).is_some_and(|code| matches!(code, Errno::IO | Errno::BADMSG))
+}
+
+/// Whether a write failed for want of something that may be there again soon: space, descriptors, memory, or a file system that
+/// may be written to. Nothing is wrong with what was written before.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const SHORT: [Errno; 6] = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    let known = Errno::from_io_error(error).is_some_and(|code| SHORT.contains(&code));
+    known || matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A disk whose next calls fail on demand.
 #[cfg(test)]
 pub mod failing {

@@ -285,6 +285,7 @@ pub struct JournalMetrics {
     share: Gauge,
     sync: Histogram,
     history_evicted: Counter,
+    damaged: Counter,
 }
 
 impl JournalMetrics {
@@ -296,6 +297,7 @@ impl JournalMetrics {
             share: register(registry, "journal_share_bytes", "What unsettled events of one source may take now"),
             sync,
             history_evicted: register(registry, "history_evicted", "Settled events let go early to make room"),
+            damaged: register(registry, "journal_damaged", "Stretches of the log found damaged, by whoever read them"),
         }
     }
 
@@ -312,6 +314,11 @@ impl JournalMetrics {
     /// A flush took so long.
     pub fn synced(&self, took: Duration) {
         self.sync.observe(took.as_secs_f64());
+    }
+
+    /// A stretch of the log was found damaged.
+    pub fn damaged(&self) {
+        self.damaged.inc();
     }
 
     /// So many settled events were let go before their time, to make room.

@@ -13,6 +13,7 @@ use std::time::Instant;
 use super::RETRY_AFTER;
 use super::claims::{Claims, Held};
 use super::entry::Segment;
+use super::lost::Loss;
 use super::record::{Home, Record};
 use super::segment::{self, HEADER_BYTES, SegmentKey};
 use super::state::{EventFacts, Rearmed, State};
@@ -20,6 +21,7 @@ use super::writer::{Active, Reply, Writer};
 use crate::admit::Lease;
 use crate::base::{Name, UnixMillis};
 use crate::event::DeliveryId;
+use crate::journal::disk;
 use crate::journal::{AppendError, Appended, JournalError, Position, Reserved, Room, Verdict};
 
 /// Why the writer could not write.
@@ -74,6 +76,7 @@ pub enum Effect {
     Started { id: DeliveryId, home: Home, event_at: Position, number: u32 },
     Settled { id: DeliveryId, home: Home, number: Option<u32>, verdict: Verdict, at: UnixMillis },
     Rearmed { rearmed: Rearmed, record_at: Position },
+    Lost { at: Position, first: u32, loss: Box<Loss>, bytes: u32 },
 }
 
 /// Who is told what, and when.
@@ -254,6 +257,7 @@ impl Writer {
                 Effect::Started { id, home, event_at, number } => state.started(id, home, event_at, number),
                 Effect::Settled { id, home, number, verdict, at } => state.settled(id, home, number, verdict, at),
                 Effect::Rearmed { rearmed, record_at } => state.rearmed(&rearmed, record_at, true),
+                Effect::Lost { at, first, loss, bytes } => state.add_loss(at, first, &loss, bytes, true),
             }
         }
     }
@@ -290,11 +294,11 @@ impl Writer {
         }
     }
 
-    /// A write that left nothing behind: no space is waited out, anything else ends the journal.
+    /// A write that left nothing behind: what may pass ([`disk::is_shortage`]) is waited out, anything else ends the journal.
     pub fn write_failed(&mut self, error: &io::Error, what: &str) -> Broken {
-        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        if disk::is_shortage(error) {
             if !matches!(self.gauges.room(), Room::Full { .. }) {
-                tracing::warn!(%error, what, "the disk is full; events are refused until there is space");
+                tracing::warn!(%error, what, "the disk is full, or may not be written to just now; events are refused until it may");
             }
             self.gauges.set_room(Room::Full { retry_after: RETRY_AFTER });
             return Broken::Full;

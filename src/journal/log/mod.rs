@@ -7,10 +7,13 @@
 //!
 //! One thread writes (`writer`), one reads (`reader`); `state` is what both know in memory.
 
+mod aside;
 mod claims;
 mod codec;
 mod commit;
+mod damage;
 mod entry;
+mod lost;
 mod open;
 mod orphans;
 mod pauses;
@@ -83,7 +86,6 @@ struct Shared {
     claim_key: [u8; 32],
     store: [u8; 16],
     time: Arc<Time>,
-    damaged: u64,
     writer: mpsc::Sender<Command>,
     reader: mpsc::Sender<Job>,
     _lock: Option<Lock>,
@@ -98,6 +100,8 @@ struct Gauges {
     bytes: AtomicU64,
     max_bytes: AtomicU64,
     evicted: AtomicU64,
+    /// Stretches of the log, segments and runs of claims that were found damaged or missing.
+    damaged: AtomicU64,
 }
 
 impl Gauges {
@@ -158,7 +162,7 @@ impl LogJournal {
         let meta = Meta::open(&*disk)?;
         let time = Time::open(&*disk, Arc::clone(&clock)).map_err(cannot("cannot read journal.time"))?;
         let time = Arc::new(time);
-        let Recovered { mut state, mut claims, sealed_through, next_segment, damaged } =
+        let Recovered { mut state, mut claims, sealed_through, next_segment, damaged, lost } =
             open::recover(&disk, meta.store, time.now())?;
         claims.merge_at_most(limits.max_bytes / 16);
         let key = SegmentKey { store: meta.store, number: next_segment };
@@ -179,6 +183,7 @@ impl LogJournal {
             bytes: AtomicU64::new(0),
             max_bytes: AtomicU64::new(limits.max_bytes),
             evicted: AtomicU64::new(0),
+            damaged: AtomicU64::new(damaged),
         });
         state.lock().unwrap_or_else(PoisonError::into_inner).paused =
             pauses::read(&*disk).map_err(cannot("cannot read which destinations are paused"))?;
@@ -202,6 +207,7 @@ impl LogJournal {
             log_bytes,
             index_bytes: 0,
         };
+        let _ = writer.lost(lost); // whoever comes upon it next says so again
         let _ = writer.trim(); // a failure is logged, shows in `room`, and is tried again
         writer.refresh_room();
         writer.measure();
@@ -213,7 +219,6 @@ impl LogJournal {
             claim_key: meta.claim_key,
             store: meta.store,
             time,
-            damaged,
             writer: spawn_writer(writer)?,
             reader: spawn_reader(reader)?,
             _lock: lock,
@@ -241,17 +246,6 @@ impl LogJournal {
         if self.shared.writer.send(Command::Close { reply }).await.is_ok() {
             let _ = closed.await; // an error means it was closed already
         }
-    }
-
-    /// Asks the reading thread for something.
-    async fn read<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&mut Reader) -> Result<T, JournalError> + Send + 'static,
-    ) -> Result<T, JournalError> {
-        let (reply, answer) = oneshot::channel();
-        let job = Box::new(move |reader: &mut Reader| drop(reply.send(job(reader)))); // whoever asked may have gone
-        self.shared.reader.send(job).await.map_err(|_| JournalError::Closed)?;
-        answer.await.map_err(|_| JournalError::Closed)?
     }
 
     /// Asks the writing thread for something.
@@ -430,7 +424,7 @@ impl Journal for LogJournal {
             bytes: self.shared.gauges.bytes.load(Ordering::Relaxed),
             max_bytes: self.shared.gauges.max_bytes.load(Ordering::Relaxed),
             evicted: self.shared.gauges.evicted.load(Ordering::Relaxed),
-            damaged: self.shared.damaged,
+            damaged: self.shared.gauges.damaged.load(Ordering::Relaxed),
         }
     }
 

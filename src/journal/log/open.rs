@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +11,9 @@ use bytes::Bytes;
 
 use super::claims::{self, Claims, Held};
 use super::codec::{Decoder, Encoder};
-use super::entry::Segment;
-use super::record::Record;
+use super::damage::{Stretch, Survey};
+use super::entry::{Lost, Segment};
+use super::record::{Home, Record};
 use super::routes::Known;
 use super::segment::{self, FORMAT, Found, HEADER_BYTES, Header, RawRecord, Scan, SegmentKey};
 use super::state::{EventFacts, Rearmed, State};
@@ -187,8 +189,10 @@ pub struct Recovered {
     pub sealed_through: Position,
     /// The number for the next segment.
     pub next_segment: u32,
-    /// Stretches in the middle of the log that could not be read, and segments and runs of claims that are missing.
+    /// Stretches of the log that were known to be damaged before, and segments and runs of claims that are missing.
     pub damaged: u64,
+    /// Those that were not known: the writer is to take note of them.
+    pub lost: Vec<Stretch>,
 }
 
 /// Reads everything back; `now` is the journal's time. Opening is the same however often it is interrupted.
@@ -219,9 +223,10 @@ pub fn recover(disk: &Arc<dyn Disk>, store: [u8; 16], now: UnixMillis) -> Result
     }
     let known = Known::read(disk).map_err(failed("cannot read which routes there were"))?;
     let present: Vec<u32> = files.iter().map(|(number, _)| *number).collect();
-    let mut reading = Reading { state: State::new(epoch, known), claims, sealed_through, trimmed: Vec::new(), now };
+    let (state, trimmed, stretches) = (State::new(epoch, known), Vec::new(), Vec::new());
+    let mut reading = Reading { state, claims, sealed_through, trimmed, stretches, now };
     for (number, bytes) in files {
-        damaged += reading.segment(disk, SegmentKey { store, number }, bytes, number == last)?;
+        reading.segment(disk, SegmentKey { store, number }, bytes, number == last)?;
     }
     damaged += missing(oldest, &present, &reading.trimmed);
     for number in std::mem::take(&mut reading.trimmed) {
@@ -231,12 +236,14 @@ pub fn recover(disk: &Arc<dyn Disk>, store: [u8; 16], now: UnixMillis) -> Result
         }
     }
     disk.sync_dir(segment::DIR).map_err(failed("cannot flush the segments' directory"))?;
+    let (known, lost) = reading.lost();
+    damaged += known;
     let Reading { state, mut claims, mut sealed_through, .. } = reading;
     let next_segment = next_number(&state, sealed_through);
     let through = segment::position(next_segment, HEADER_BYTES);
     claims.mend(through, now).map_err(failed("cannot seal the claims that were read again"))?;
     sealed_through = sealed_through.min(through);
-    Ok(Recovered { state, claims, sealed_through, next_segment, damaged })
+    Ok(Recovered { state, claims, sealed_through, next_segment, damaged, lost })
 }
 
 /// No store gets this far by itself: at one segment a second it takes a hundred years.
@@ -281,12 +288,14 @@ struct Reading {
     claims: Claims,
     sealed_through: Position,
     trimmed: Vec<u32>,
+    /// What could not be read.
+    stretches: Vec<Stretch>,
     now: UnixMillis,
 }
 
 impl Reading {
-    /// Reads one segment back; says how many stretches in it are damaged.
-    fn segment(&mut self, disk: &dyn Disk, key: SegmentKey, bytes: u64, last: bool) -> Result<u64, OpenError> {
+    /// Reads one segment back.
+    fn segment(&mut self, disk: &dyn Disk, key: SegmentKey, bytes: u64, last: bool) -> Result<(), OpenError> {
         let path = segment::path(key.number);
         let file = disk.open(&path).map_err(failed(format!("cannot open {path}")))?;
         let made_at = match segment::read_header(&*file, key).map_err(failed(format!("cannot read {path}")))? {
@@ -295,7 +304,7 @@ impl Reading {
             Header::Foreign => return Err(OpenError::Foreign { file: path }),
             Header::Torn if last && bytes <= u64::from(HEADER_BYTES) => {
                 disk.remove(&path).map_err(failed(format!("cannot remove {path}")))?; // died while making it
-                return Ok(0);
+                return Ok(());
             }
             Header::Torn => {
                 tracing::error!(
@@ -308,7 +317,7 @@ impl Reading {
         let end = u32::try_from(bytes).unwrap_or(u32::MAX);
         if end <= HEADER_BYTES {
             disk.remove(&path).map_err(failed(format!("cannot remove {path}")))?; // nothing was ever written to it
-            return Ok(0);
+            return Ok(());
         }
         if last {
             // What a crash left in the page cache is about to count: duplicates of it will be acknowledged.
@@ -316,30 +325,53 @@ impl Reading {
         }
         self.state.segments.insert(key.number, Segment::begun(end, made_at));
         let mut scan = Scan::new(file, key, 0, end, 4 << 20);
-        let mut damaged = 0;
+        let mut survey = Survey::of(key.number);
         while let Some(found) = scan.next().map_err(failed(format!("cannot read {path}")))? {
             match found {
-                Found::Record(raw) => self.record(key, raw)?,
-                Found::Damage { from, to } if last && to == end => {
-                    tracing::info!(
-                        segment = key.number,
-                        from,
-                        to,
-                        "the last write was torn by a crash; nothing in it was acknowledged"
-                    );
+                Found::Record(raw) => {
+                    survey.record(&raw);
+                    self.record(key, raw)?;
                 }
-                Found::Damage { from, to } => {
-                    damaged += 1;
-                    tracing::error!(
-                        segment = key.number,
-                        from,
-                        to,
-                        "damaged: the records in this stretch are lost, those after it are read"
-                    );
-                }
+                Found::Damage { from, to, suspect } => survey.damage(from..to, suspect),
             }
         }
-        Ok(damaged)
+        let mut found = survey.end(0);
+        if let Some(torn) = found.last_mut().filter(|stretch| last && stretch.bytes.end == end) {
+            let Range { start: from, end: to } = torn.bytes.clone();
+            tracing::warn!(
+                segment = key.number,
+                from,
+                to,
+                "the last write was torn by a crash: nothing in it was acknowledged (unless the disk has damaged it since)"
+            );
+            torn.why = Lost::Torn;
+            torn.entries.end = torn.entries.start;
+            if let Some(segment) = self.state.segments.get_mut(&key.number) {
+                segment.end = from;
+            }
+        } else if let Some(open) = found.last().filter(|stretch| stretch.open) {
+            let said = u32::try_from(open.said.len()).unwrap_or(0);
+            self.state.reach(key.number, open.entries.start.saturating_add(said));
+        }
+        self.stretches.append(&mut found);
+        Ok(())
+    }
+
+    /// Once everything has been read: how many stretches were known to be damaged, and those that were not known.
+    fn lost(&mut self) -> (u64, Vec<Stretch>) {
+        let mut damaged = 0;
+        let mut lost = std::mem::take(&mut self.stretches);
+        lost.retain_mut(|stretch| {
+            let known = self.state.lost_in(stretch.segment, &stretch.bytes);
+            damaged += u64::from(known == Some(Lost::Damaged));
+            let entries = self.state.segments.get(&stretch.segment).map_or(0, |segment| segment.entries.len());
+            if known.is_none() && stretch.open && stretch.why == Lost::Damaged {
+                stretch.entries.end = stretch.entries.end.max(u32::try_from(entries).unwrap_or(u32::MAX));
+            }
+            known.is_none()
+        });
+        lost.iter().for_each(|stretch| self.state.believe(stretch));
+        (damaged, lost)
     }
 
     fn record(&mut self, key: SegmentKey, raw: RawRecord) -> Result<(), OpenError> {
@@ -363,17 +395,24 @@ impl Reading {
                 self.state.add_event(at, first, &EventFacts::of(&record, payload), false);
             }
             Record::Started { delivery, home, event_at, number, .. } => {
+                self.reach(home);
                 self.state.started(delivery, home, event_at, number);
             }
             Record::Settled { settled, home, at: when } => {
                 let number = settled.attempt.as_ref().map(|attempt| attempt.number);
+                self.reach(home);
                 self.state.settled(settled.delivery, home, number, settled.verdict, when);
             }
             Record::Rearmed { delivery, home, event_at, why, attempts, at: when } => {
                 let rearmed = Rearmed { id: delivery, home, event_at, why, attempts, at: when };
+                self.reach(home);
                 self.state.rearmed(&rearmed, at, false);
             }
             Record::Duplicate { .. } | Record::SameBody { .. } => {}
+            Record::Lost(loss) => {
+                let bytes = u32::try_from(segment::record_bytes(payload)).unwrap_or(u32::MAX);
+                self.state.add_loss(at, first, &loss, bytes, false);
+            }
             Record::Trimmed { segment } => self.trimmed.push(segment),
         }
         if self.claims.is_full() {
@@ -382,5 +421,10 @@ impl Reading {
             self.sealed_through = through;
         }
         Ok(())
+    }
+
+    /// Something came of the delivery at `home`: there was one, even if the event's record cannot be read.
+    fn reach(&mut self, home: Home) {
+        self.state.reach(home.segment, home.entry.saturating_add(1));
     }
 }

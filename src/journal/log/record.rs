@@ -13,12 +13,14 @@
 //! | 5 Duplicate | event id 16, conflict u8, at |
 //! | 6 Trimmed | segment u32 |
 //! | 7 Same body | event id 16, id 16 of an earlier event with the same signed bytes |
+//! | 8 Lost | a stretch of a segment that cannot be read, and the deliveries whose events were there: see [`super::lost`] |
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::codec::{Decoder, Encoder, Malformed};
+use super::lost::Loss;
 use super::stored::{EventRecord, decode_event, encode_event};
 use crate::base::UnixMillis;
 use crate::event::{Attempt, AttemptReason, DeadReason, DeliveryId, EventId};
@@ -50,6 +52,8 @@ pub enum Record {
     Trimmed { segment: u32 },
     /// An event has the signed bytes of an earlier one, under another id.
     SameBody { event: EventId, like: EventId },
+    /// A stretch cannot be read.
+    Lost(Box<Loss>),
 }
 
 /// The number of [`Record::Event`], which readers may pick out.
@@ -61,6 +65,8 @@ pub const KIND_REARMED: u8 = 4;
 const KIND_DUPLICATE: u8 = 5;
 const KIND_TRIMMED: u8 = 6;
 const KIND_SAME_BODY: u8 = 7;
+/// The number of [`Record::Lost`].
+pub const KIND_LOST: u8 = 8;
 
 impl Record {
     /// The record's kind and payload.
@@ -96,6 +102,10 @@ impl Record {
                 out.raw(event.as_bytes()).raw(like.as_bytes());
                 KIND_SAME_BODY
             }
+            Self::Lost(loss) => {
+                loss.encode(&mut out);
+                KIND_LOST
+            }
         };
         (kind, out.0)
     }
@@ -105,6 +115,9 @@ impl Record {
     /// # Errors
     /// [`Malformed`] if it is not one.
     pub fn decode(kind: u8, payload: Bytes) -> Result<Self, Malformed> {
+        if kind == KIND_LOST {
+            return Loss::decode(payload).map(|loss| Self::Lost(Box::new(loss)));
+        }
         let mut from = Decoder(payload);
         Ok(match kind {
             KIND_EVENT => Self::Event(Box::new(decode_event(&mut from)?)),

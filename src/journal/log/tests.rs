@@ -1,6 +1,7 @@
 //! What the journal promises, tried on real files. A crash is a copy of the directory taken while it is open.
 
 mod clocks;
+mod damage;
 mod faults;
 mod first;
 mod orphans;
