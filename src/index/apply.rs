@@ -87,7 +87,8 @@ fn lose(tx: &Transaction<'_>, from: Position, before: Position, at: Position) ->
     let mut find = tx.prepare_cached(sql)?;
     let ids = find.query_map([from.0, before.0], |row| row.get::<_, [u8; 16]>(0))?;
     let ids: Vec<EventId> = ids.map(|id| id.map(EventId::from_bytes)).collect::<rusqlite::Result<_>>()?;
-    let sql = "UPDATE deliveries SET status = ?2, dead_reason = ?3, next_attempt_at = NULL WHERE event = ?1 AND status = ?4";
+    let sql =
+        "UPDATE deliveries SET status = ?2, dead_reason = ?3, next_attempt_at = NULL WHERE event = ?1 AND status = ?4";
     let mut die = tx.prepare_cached(sql)?;
     let (dead, pending) = (DeliveryStatus::Dead.as_str(), DeliveryStatus::Pending.as_str());
     for id in &ids {

@@ -255,13 +255,20 @@ pub fn is_shortage(error: &io::Error) -> bool {
     known || matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+#[cfg(test)]
+pub mod forgetful;
+
 /// A disk whose next calls fail on demand.
 #[cfg(test)]
 pub mod failing {
+    use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::sync::{Condvar, Mutex};
 
     use super::*;
+
+    /// An error that is a panic.
+    pub const PANIC: i32 = -1;
 
     /// What fails, switched from outside.
     #[derive(Debug, Default)]
@@ -274,6 +281,10 @@ pub mod failing {
         pub written: AtomicU64,
         /// The file system says that it has no space left.
         pub no_space: AtomicBool,
+        /// Pages that cannot be read: a file's name and the page's number.
+        pub unreadable: Mutex<BTreeSet<(String, u64)>>,
+        /// What fails, with which error: of `append`, `sync`, `truncate`, `create`, `open`, `rename`, `remove`, `sync_dir`.
+        pub refused: Mutex<Vec<(&'static str, i32)>>,
         /// Bytes of the log that were appended since its last `sync`.
         pub unflushed: AtomicU64,
         /// The most that [`Faults::unflushed`] ever was when a file of claims was begun.
@@ -290,6 +301,23 @@ pub mod failing {
     }
 
     impl Faults {
+        /// From now on `what` fails with the error `code`; with 0 it no longer does.
+        pub fn refuse(&self, what: &'static str, code: i32) {
+            let mut refused = self.refused.lock().unwrap();
+            refused.retain(|(other, _)| *other != what);
+            if code != 0 {
+                refused.push((what, code));
+            }
+        }
+
+        fn may(&self, what: &str) -> io::Result<()> {
+            let refused = self.refused.lock().unwrap();
+            let code = refused.iter().find(|(other, _)| *other == what).map(|(_, code)| *code);
+            drop(refused); // a panic must not poison it
+            assert_ne!(code, Some(PANIC), "on purpose");
+            code.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
+        }
+
         /// Every `sync` waits from now on.
         pub fn hold_syncs(&self) {
             self.gate.lock().unwrap().shut = true;
@@ -326,8 +354,16 @@ pub mod failing {
 
     struct FailingFile {
         faults: Arc<Faults>,
+        name: String,
         is_log: bool,
         real: Arc<dyn DiskFile>,
+    }
+
+    impl FailingDisk {
+        fn file(&self, name: &str, real: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+            let (faults, is_log) = (Arc::clone(&self.faults), name.starts_with("log/"));
+            Arc::new(FailingFile { faults, name: name.to_owned(), is_log, real })
+        }
     }
 
     impl Disk for FailingDisk {
@@ -339,22 +375,29 @@ pub mod failing {
             if name.starts_with("claims/") {
                 self.faults.unflushed_claims.fetch_max(unflushed, Ordering::SeqCst);
             }
-            let (faults, is_log) = (Arc::clone(&self.faults), name.starts_with("log/"));
-            Ok(Arc::new(FailingFile { faults, is_log, real: self.real.create(name)? }))
+            self.faults.may("create")?;
+            if name.starts_with("claims/") {
+                self.faults.may("create claims")?;
+            }
+            Ok(self.file(name, self.real.create(name)?))
         }
         fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-            self.real.open(name)
+            self.faults.may("open")?;
+            Ok(self.file(name, self.real.open(name)?))
         }
         fn list(&self, dir: &str) -> io::Result<Vec<(String, u64)>> {
             self.real.list(dir)
         }
         fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.faults.may("rename")?;
             self.real.rename(from, to)
         }
         fn remove(&self, name: &str) -> io::Result<()> {
+            self.faults.may("remove")?;
             self.real.remove(name)
         }
         fn sync_dir(&self, dir: &str) -> io::Result<()> {
+            self.faults.may("sync_dir")?;
             self.real.sync_dir(dir)
         }
         fn space(&self) -> io::Result<Space> {
@@ -365,6 +408,10 @@ pub mod failing {
 
     impl DiskFile for FailingFile {
         fn append(&self, bytes: &[u8]) -> io::Result<()> {
+            if let Err(error) = self.faults.may("append") {
+                self.real.append(&bytes[..bytes.len() / 2])?; // short
+                return Err(error);
+            }
             let limit = self.faults.full_after.load(Ordering::SeqCst);
             if limit != 0 && self.faults.written.load(Ordering::SeqCst) + bytes.len() as u64 > limit {
                 self.real.append(&bytes[..bytes.len() / 2])?;
@@ -380,6 +427,7 @@ pub mod failing {
             if self.faults.sync.load(Ordering::SeqCst) {
                 return Err(io::Error::from_raw_os_error(5)); // EIO
             }
+            self.faults.may("sync")?;
             self.faults.pass_gate();
             if self.is_log {
                 self.faults.unflushed.store(0, Ordering::SeqCst);
@@ -387,9 +435,16 @@ pub mod failing {
             self.real.sync()
         }
         fn truncate(&self, length: u64) -> io::Result<()> {
+            self.faults.may("truncate")?;
             self.real.truncate(length)
         }
         fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+            self.faults.may("read")?;
+            let pages = offset / PAGE..(offset + buffer.len() as u64).div_ceil(PAGE);
+            let bad = |(name, page): &(String, u64)| *name == self.name && pages.contains(page);
+            if self.faults.unreadable.lock().unwrap().iter().any(bad) {
+                return Err(io::Error::from_raw_os_error(5)); // EIO
+            }
             self.real.read_at(buffer, offset)
         }
     }

@@ -134,8 +134,11 @@ impl Writer {
         let now = self.time.now();
         let key = SegmentKey { store: self.store, number };
         let oldest = self.state().segments.keys().next().copied().unwrap_or(number);
-        let file = segment::create(&*self.disk, key, oldest, now)
-            .map_err(|error| self.write_failed(&error, "begin a segment"))?;
+        let mut created = segment::create(&*self.disk, key, oldest, now);
+        if created.as_ref().is_err_and(|error| self.reserve.give_up(&*self.disk, error)) {
+            created = segment::create(&*self.disk, key, oldest, now);
+        }
+        let file = created.map_err(|error| self.write_failed(&error, "begin a segment"))?;
         self.active = Active::begun(number, file);
         self.log_bytes += u64::from(HEADER_BYTES);
         let mut state = self.state();
@@ -210,12 +213,14 @@ impl Writer {
             return Err(Broken::Failed(why));
         }
         if !batch.bytes.is_empty() {
-            if let Err(error) = self.active.file.append(&batch.bytes) {
+            while let Err(error) = self.active.file.append(&batch.bytes) {
                 let taken_back = self.active.file.truncate(u64::from(self.active.length));
                 if taken_back.is_err() {
                     return Err(self.fail(&format!("a write failed and could not be taken back: {error}")));
                 }
-                return Err(self.write_failed(&error, "write"));
+                if !self.reserve.give_up(&*self.disk, &error) {
+                    return Err(self.write_failed(&error, "write"));
+                }
             }
             self.active.length += u32::try_from(batch.bytes.len()).unwrap_or(0);
             self.log_bytes += batch.bytes.len() as u64;
@@ -269,6 +274,10 @@ impl Writer {
         }
         let began = Instant::now();
         if let Err(error) = self.active.file.sync() {
+            // What was not flushed may stay in the page cache as if it had been, and be read back, and be lost later.
+            if let Err(error) = self.active.file.truncate(u64::from(self.active.flushed)) {
+                tracing::error!(%error, "what could not be flushed could not be taken back either");
+            }
             self.fail(&format!("fsync failed: {error}"));
             return false;
         }

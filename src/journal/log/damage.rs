@@ -36,6 +36,8 @@ pub struct Stretch {
     pub entries: Range<u32>,
     /// Whether no event follows it, so that there may have been more entries.
     pub open: bool,
+    /// How many deliveries such a record says that it has.
+    pub count: u32,
     /// Source and destination of each delivery, as a record says whose header holds and whose payload does not.
     pub said: Vec<(Name, Name)>,
     /// What it is.
@@ -70,17 +72,19 @@ impl Survey {
 
     /// Damage; `suspect` is the record, where its header holds.
     pub fn damage(&mut self, bytes: Range<u32>, suspect: Option<RawRecord>) {
-        let mut said = Vec::new();
+        let (mut said, mut count) = (Vec::new(), 0);
         if let Some(raw) = suspect.filter(|raw| matches!(raw.kind, KIND_EVENT | KIND_LOST)) {
             self.reach(raw.entry);
             self.next = raw.entry;
+            let front = stored::decode_deliveries(raw.payload.clone()).ok().filter(|_| raw.kind == KIND_EVENT);
+            count = front.and_then(|(_, deliveries)| u32::try_from(deliveries.len()).ok()).unwrap_or(0);
             if let Ok(Record::Event(record)) = Record::decode(raw.kind, raw.payload) {
                 let source = record.event.source;
                 said = record.deliveries.into_iter().map(|to| (source.clone(), to.destination)).collect();
             }
         }
         let entries = self.next..self.next;
-        self.found.push(Stretch { segment: self.segment, bytes, entries, open: true, said, why: Lost::Damaged });
+        self.found.push(Stretch { segment: self.segment, bytes, entries, open: true, count, said, why: Lost::Damaged });
     }
 
     /// The end of a segment with so many entries.

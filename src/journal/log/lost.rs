@@ -93,8 +93,9 @@ impl Loss {
         let (segment, bytes) = (from.u32()?, from.u32()?..from.u32()?);
         let (why, at) = (Lost::from_code(from.u8()?).ok_or(Malformed)?, UnixMillis(from.i64()?));
         let name = |from: &mut Decoder| Name::new(&from.text()?).map_err(|_| Malformed);
-        let routes =
-            (0..from.u16()?).map(|_| Ok((name(&mut from)?, name(&mut from)?))).collect::<Result<Vec<_>, Malformed>>()?;
+        let routes = (0..from.u16()?)
+            .map(|_| Ok((name(&mut from)?, name(&mut from)?)))
+            .collect::<Result<Vec<_>, Malformed>>()?;
         let count = from.u32()?;
         let delivery = |_| {
             let (entry, route, attempts) = (from.u32()?, from.u16()?, from.u32()?);

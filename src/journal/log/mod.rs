@@ -13,12 +13,14 @@ mod codec;
 mod commit;
 mod damage;
 mod entry;
+mod first;
 mod lost;
 mod open;
 mod orphans;
 mod pauses;
 mod reader;
 mod record;
+mod reserve;
 mod routes;
 mod segment;
 mod shares;
@@ -45,6 +47,7 @@ use self::codec::Encoder;
 use self::entry::Segment;
 use self::open::{Lock, Meta, Recovered};
 use self::reader::{FoundEvent, Reader};
+use self::reserve::Reserve;
 use self::segment::SegmentKey;
 use self::shares::Shares;
 use self::state::{EventFacts, Ready, State};
@@ -206,12 +209,14 @@ impl LogJournal {
             over_share: BTreeSet::new(),
             log_bytes,
             index_bytes: 0,
+            reserve: Reserve::of(&*disk, limits.max_bytes),
         };
         let _ = writer.lost(lost); // whoever comes upon it next says so again
         let _ = writer.trim(); // a failure is logged, shows in `room`, and is tried again
         writer.refresh_room();
         writer.measure();
         let reader = Reader { disk, store: meta.store, state: Arc::clone(&state), open: Default::default() };
+        let watched = Arc::clone(&gauges);
         let shared = Shared {
             state,
             gauges,
@@ -220,7 +225,7 @@ impl LogJournal {
             store: meta.store,
             time,
             writer: spawn_writer(writer)?,
-            reader: spawn_reader(reader)?,
+            reader: spawn_reader(reader, watched)?,
             _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -437,28 +442,31 @@ impl Journal for LogJournal {
     }
 }
 
+/// A journal one of whose threads has panicked must not look alive.
+struct Ends(Arc<Gauges>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.set_room(Room::Failed(Arc::from("the journal's thread has ended")));
+    }
+}
+
 fn spawn_writer(writer: Writer) -> Result<mpsc::Sender<Command>, OpenError> {
     let (sender, commands) = mpsc::channel(QUEUE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(|error| OpenError::Io { what: "cannot start the journal's thread".into(), error })?;
     let gauges = Arc::clone(&writer.gauges);
     spawn("journal-write", move || {
-        /// A writer that panicked must not look alive.
-        struct Ends(Arc<Gauges>);
-        impl Drop for Ends {
-            fn drop(&mut self) {
-                self.0.set_room(Room::Failed(Arc::from("the journal's thread has ended")));
-            }
-        }
         let _ends = Ends(gauges);
         runtime.block_on(writer.run(commands));
     })?;
     Ok(sender)
 }
 
-fn spawn_reader(mut reader: Reader) -> Result<mpsc::Sender<Job>, OpenError> {
+fn spawn_reader(mut reader: Reader, gauges: Arc<Gauges>) -> Result<mpsc::Sender<Job>, OpenError> {
     let (sender, mut jobs) = mpsc::channel::<Job>(QUEUE);
     spawn("journal-read", move || {
+        let _ends = Ends(gauges);
         while let Some(job) = jobs.blocking_recv() {
             job(&mut reader);
         }

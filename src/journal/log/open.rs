@@ -14,12 +14,13 @@ use super::codec::{Decoder, Encoder};
 use super::damage::{Stretch, Survey};
 use super::entry::{Lost, Segment};
 use super::record::{Home, Record};
+use super::reserve;
 use super::routes::Known;
 use super::segment::{self, FORMAT, Found, HEADER_BYTES, Header, RawRecord, Scan, SegmentKey};
 use super::state::{EventFacts, Rearmed, State};
 use crate::base::UnixMillis;
 use crate::journal::Position;
-use crate::journal::disk::{self, Disk};
+use crate::journal::disk::{self, Disk, DiskFile};
 
 /// Why a journal could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -319,10 +320,7 @@ impl Reading {
             disk.remove(&path).map_err(failed(format!("cannot remove {path}")))?; // nothing was ever written to it
             return Ok(());
         }
-        if last {
-            // What a crash left in the page cache is about to count: duplicates of it will be acknowledged.
-            file.sync().map_err(failed(format!("cannot flush {path}")))?;
-        }
+        let file = if last { Self::made_sure(disk, file, key.number, bytes)? } else { file };
         self.state.segments.insert(key.number, Segment::begun(end, made_at));
         let mut scan = Scan::new(file, key, 0, end, 4 << 20);
         let mut survey = Survey::of(key.number);
@@ -350,11 +348,28 @@ impl Reading {
                 segment.end = from;
             }
         } else if let Some(open) = found.last().filter(|stretch| stretch.open) {
-            let said = u32::try_from(open.said.len()).unwrap_or(0);
-            self.state.reach(key.number, open.entries.start.saturating_add(said));
+            self.state.reach(key.number, open.entries.start.saturating_add(open.count));
         }
         self.stretches.append(&mut found);
         Ok(())
+    }
+
+    /// What a crash left in the page cache is about to count: duplicates of it will be acknowledged. So it is written anew; where
+    /// there is no room for that, it is flushed.
+    fn made_sure(
+        disk: &dyn Disk,
+        file: Arc<dyn DiskFile>,
+        number: u32,
+        bytes: u64,
+    ) -> Result<Arc<dyn DiskFile>, OpenError> {
+        let path = segment::path(number);
+        let name = path.strip_prefix(segment::DIR).and_then(|path| path.strip_prefix('/')).unwrap_or(&path);
+        if let Err(error) = reserve::rewrite(disk, segment::DIR, name, bytes) {
+            tracing::warn!(segment = number, %error, "the newest segment could not be written anew; it is flushed");
+            file.sync().map_err(failed(format!("cannot flush {path}")))?;
+            return Ok(file);
+        }
+        disk.open(&path).map_err(failed(format!("cannot open {path}")))
     }
 
     /// Once everything has been read: how many stretches were known to be damaged, and those that were not known.

@@ -2,10 +2,14 @@
 
 mod clocks;
 mod damage;
+mod every_byte;
 mod faults;
 mod first;
 mod orphans;
+mod panics;
+mod power;
 mod shares;
+mod shortages;
 mod space;
 
 use std::collections::BTreeSet;

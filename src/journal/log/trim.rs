@@ -53,6 +53,10 @@ impl Writer {
         if let Err(error) = self.time.mark_now_and_then(&*self.disk) {
             tracing::warn!(%error, "the journal's time could not be written down; it is tried again");
         }
+        let spare = self.limits.reserve();
+        if let Err(error) = self.reserve.hold(&*self.disk, spare) {
+            tracing::debug!(%error, "no reserve is held; it is tried again");
+        }
         self.measure();
         self.say_who_is_over();
         let (wall, now) = (self.clock.now(), self.time.now());

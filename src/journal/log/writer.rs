@@ -11,8 +11,10 @@ use super::claims::{Claims, Found, Held};
 use super::commit::{Batch, Broken, Effect, Told};
 use super::damage::Stretch;
 use super::entry::Standing;
+use super::first::{attempt_notes, will_wait};
 use super::pauses;
 use super::record::{Home, KIND_EVENT, Record};
+use super::reserve::Reserve;
 use super::segment::{self, HEADER_BYTES};
 use super::shares::Shares;
 use super::state::{EventFacts, Rearmed, State};
@@ -20,7 +22,7 @@ use super::stored::{StoredClaim, StoredDelivery};
 use super::time::Time;
 use super::{Gauges, RETRY_AFTER};
 use crate::admit::Lease;
-use crate::base::{ByteSize, Clock, Name, UnixMillis};
+use crate::base::{ByteSize, Clock, Name};
 use crate::event::{DeliveryId, EventId};
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::{
@@ -96,6 +98,7 @@ pub struct Writer {
     pub over_share: BTreeSet<Name>,
     pub log_bytes: u64,
     pub index_bytes: u64,
+    pub reserve: Reserve,
 }
 
 /// How much the log may take.
@@ -461,40 +464,4 @@ impl Writer {
         }
         state.home(delivery).ok_or(JournalError::Unknown)
     }
-}
-
-/// Whether an event with so many deliveries will be unsettled, where the request path made `attempt` at its first.
-fn will_wait(deliveries: usize, attempt: Option<&FirstAttempt>) -> bool {
-    let settled = matches!(attempt, Some(FirstAttempt::Over(_, Verdict::Delivered | Verdict::Refused)));
-    deliveries > usize::from(settled)
-}
-
-/// What is recorded of the attempt that the request path made, or is making, at an event's first delivery.
-fn attempt_notes(
-    event: EventId,
-    home: Home,
-    event_at: Position,
-    attempt: &FirstAttempt,
-    now: UnixMillis,
-) -> Vec<(Record, Effect)> {
-    const FIRST: u32 = 1;
-    let id = DeliveryId { event, index: 0 };
-    let (started, ended) = match attempt {
-        FirstAttempt::UnderWay(started) => (Some(*started), None),
-        // What is still to be delivered is counted as any attempt is: when it starts.
-        FirstAttempt::Over(attempt, verdict @ Verdict::RetryAt(_)) => {
-            (Some(attempt.started_at), Some((attempt, *verdict)))
-        }
-        FirstAttempt::Over(attempt, verdict) => (None, Some((attempt, *verdict))),
-    };
-    let started = started.map(|at| {
-        let record = Record::Started { delivery: id, home, event_at, number: FIRST, at };
-        (record, Effect::Started { id, home, event_at, number: FIRST })
-    });
-    let ended = ended.map(|(attempt, verdict)| {
-        let settled = Settled { delivery: id, attempt: Some(attempt.clone()), verdict };
-        let record = Record::Settled { settled, home, at: now };
-        (record, Effect::Settled { id, home, number: Some(FIRST), verdict, at: now })
-    });
-    started.into_iter().chain(ended).collect()
 }

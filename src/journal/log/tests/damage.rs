@@ -81,7 +81,9 @@ async fn a_lane_that_comes_upon_damage_goes_on_behind_it() {
             assert!(matches!(replay, Err(JournalError::Damaged)));
             assert_eq!(store.walked("audit").await.len() as u64, rest);
             let told = store.told_lost().await;
-            assert!(matches!(told[..], [(from, before, at)] if from == events[20].at && before == events[21].at && at > before));
+            assert!(
+                matches!(told[..], [(from, before, at)] if from == events[20].at && before == events[21].at && at > before)
+            );
             let at = Located { id: events[20].id, at: told[0].2 };
             assert!(matches!(store.journal.event(at).await, Err(JournalError::Damaged)), "where the index has it now");
         }
@@ -231,4 +233,43 @@ async fn what_is_set_aside_is_bounded() {
     assert_eq!((store.journal.stats().damaged, store.counts("app")), (5, (1, 5)));
     let aside: usize = store.aside().iter().map(Vec::len).sum();
     assert!((1..=SMALL as usize / 64).contains(&aside), "{aside}");
+}
+
+/// P17: a bad sector costs what it held, whoever reads; a file that cannot be opened costs nothing.
+#[tokio::test]
+async fn a_page_that_cannot_be_read_is_damage_like_any_other() {
+    let (_dir, faults, _clock, journal) = faults::on_failing_disk(64 << 20);
+    let mut events = Vec::new();
+    for number in 0..BACKLOG {
+        events.push(fresh(journal.append(entry(&number.to_le_bytes(), None, &["app"]), Sync::Durable).await.unwrap()));
+    }
+    let lane = journal.lanes().borrow()[0].clone();
+    let read = async || {
+        let (mut found, mut after) = (Vec::new(), Position::START);
+        while after < journal.tail() {
+            let lane = lane.clone();
+            let batch = journal.read(move |reader| reader.pending(&lane, after, 100)).await?;
+            after = batch.next;
+            found.extend(batch.deliveries.iter().map(|pending| pending.event.id));
+        }
+        Ok::<_, JournalError>(found)
+    };
+    faults.refuse("open", 24); // EMFILE
+    assert!(matches!(read().await, Err(JournalError::Read(_))));
+    faults.refuse("open", 0);
+    assert_eq!(journal.stats().damaged, 0);
+    faults.unreadable.lock().unwrap().insert((segment::path(1), 3));
+    let got = read().await.unwrap();
+    let on_page = |event: &&Located| {
+        let begin = segment::split(event.at).1;
+        let end = events.iter().map(|event| segment::split(event.at).1).find(|at| *at > begin).unwrap_or(u32::MAX);
+        begin < 4 * 4096 && end > 3 * 4096
+    };
+    let lost = events.iter().filter(on_page).count();
+    let others: Vec<_> = events.iter().filter(|event| !on_page(event)).map(|event| event.id).collect();
+    assert!((5..40).contains(&lost), "{lost}");
+    assert_eq!(got, others);
+    assert_eq!(journal.stats().lanes[0].dead, lost as u64);
+    assert!((1..=2).contains(&journal.stats().damaged), "the record that reaches into the page, and the rest of it");
+    assert_eq!(journal.room(), Room::Open);
 }
