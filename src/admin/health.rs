@@ -19,10 +19,13 @@ pub(super) async fn alive() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
 
-/// The program can take events and keep them. Why it cannot is for those who may read.
+/// The program can take events and keep them. Why it cannot is for those who may read, and how many stretches of the journal were
+/// found damaged: that is no reason to take none.
 pub(super) async fn ready<J: Journal>(Of(state): Of<Arc<State<J>>>, Trusted(trusted): Trusted) -> Response {
     let reasons = reasons(state.journal.room(), state.draining.load(Ordering::Relaxed));
+    let damaged = if trusted { state.journal.stats().damaged } else { 0 };
     match (reasons.is_empty(), trusted) {
+        (true, _) if damaged > 0 => Json(json!({ "status": "ready", "damaged": damaged })).into_response(),
         (true, _) => Json(json!({ "status": "ready" })).into_response(),
         (false, true) => {
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unready", "reasons": reasons }))).into_response()

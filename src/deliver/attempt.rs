@@ -1,8 +1,10 @@
 //! One attempt, whoever makes it: the request path or a lane's owner.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -26,7 +28,8 @@ pub struct Made {
     pub took: Duration,
 }
 
-/// Makes one attempt, and keeps of the answer what `keep` says. The request is built at once.
+/// Makes one attempt, and keeps of the answer what `keep` says. The request is built at once. A panic on the way is a failure like
+/// any other: the event that brings it about must not end delivery for all.
 pub fn attempt(
     target: &Target,
     outbound: Outbound<'_>,
@@ -34,16 +37,29 @@ pub fn attempt(
     clock: Arc<dyn Clock>,
 ) -> impl Future<Output = Made> + Send + use<> {
     let way = target.way();
-    let request = request(&way.destination, outbound);
+    let request = catch_unwind(AssertUnwindSafe(|| {
+        #[cfg(test)]
+        assert_ne!(outbound.event.kind.as_deref(), Some("panics"), "on purpose");
+        request(&way.destination, outbound)
+    }));
     let mut client = way.client.keeping(keep);
     async move {
         let (started_at, began) = (clock.now(), Instant::now());
         let outcome = match request {
-            Ok(request) => client.call(request).await,
-            Err(error) => Err(Failure { kind: FailureKind::Broken, detail: error.to_string() }),
+            Ok(Ok(request)) => {
+                let answer = AssertUnwindSafe(async { client.call(request).await }).catch_unwind().await;
+                answer.unwrap_or_else(|_| Err(panicked()))
+            }
+            Ok(Err(error)) => Err(Failure { kind: FailureKind::Broken, detail: error.to_string() }),
+            Err(_) => Err(panicked()),
         };
         Made { outcome, started_at, ended_at: clock.now(), took: began.elapsed() }
     }
+}
+
+fn panicked() -> Failure {
+    tracing::error!("an attempt panicked; this is a bug, please report it");
+    Failure { kind: FailureKind::Panicked, detail: "it panicked; the log says where".to_owned() }
 }
 
 impl Made {

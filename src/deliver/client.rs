@@ -106,6 +106,8 @@ pub enum FailureKind {
     Timeout,
     /// The connection broke or the answer was malformed: the application may or may not have taken it.
     Broken,
+    /// Forebay itself failed at it, which is a bug.
+    Panicked,
 }
 
 impl FailureKind {
@@ -116,6 +118,7 @@ impl FailureKind {
             Self::Connect => "cannot connect",
             Self::Timeout => "timed out",
             Self::Broken => "connection broken",
+            Self::Panicked => "failed inside forebay",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
-use super::{Failure, Jitter, Reply, RetryPolicy};
+use super::{Failure, FailureKind, Jitter, Reply, RetryPolicy};
 use crate::base::UnixMillis;
 use crate::event::DeadReason;
 use crate::journal::Verdict;
@@ -51,6 +51,9 @@ pub struct Tried {
     pub now: UnixMillis,
 }
 
+/// An attempt with this number that panics is the last: it will hardly be better next time.
+const PANICS_MAX: u32 = 5;
+
 /// What follows an attempt that came to `outcome`. `random` is from 0 to 1.
 #[must_use]
 pub fn judge(policy: &RetryPolicy, outcome: &Result<Reply, Failure>, tried: Tried, random: f64) -> Verdict {
@@ -58,6 +61,9 @@ pub fn judge(policy: &RetryPolicy, outcome: &Result<Reply, Failure>, tried: Trie
         Ok(reply) if (200..300).contains(&reply.status) => return Verdict::Delivered,
         Ok(reply) if policy.give_up_on.contains(&reply.status) => return Verdict::Dead(DeadReason::GaveUp),
         Ok(reply) => reply.retry_after,
+        Err(failure) if failure.kind == FailureKind::Panicked && tried.attempts >= PANICS_MAX => {
+            return Verdict::Dead(DeadReason::TooManyAttempts);
+        }
         Err(_) => None,
     };
     if policy.max_attempts.is_some_and(|most| tried.attempts >= most) {

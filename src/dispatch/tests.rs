@@ -176,3 +176,34 @@ async fn what_waits_goes_by_the_new_way() {
     assert_eq!(waits("http://127.0.0.1:9/", minutes(5)), [minutes(1), minutes(5)]);
     assert_eq!(waits("http://127.0.0.1:10/", minutes(60)), [minutes(0); 2]);
 }
+
+/// P33: the attempt is counted before it runs, the owner lives, and the fifth that panics is the last.
+#[tokio::test]
+async fn an_event_that_makes_attempts_panic_becomes_a_dead_letter() {
+    let dir = tempfile::tempdir().unwrap();
+    let owner = owner(dir.path());
+    let mut event = crate::index::script::event_at(1);
+    event.kind = Some("panics".into());
+    let app = Name::new("app").unwrap();
+    let entry = crate::journal::Entry {
+        event: crate::provider::VerifiedEvent::assumed(event),
+        claim: None,
+        deliveries: vec![crate::journal::NewDelivery { destination: app, path: None }],
+        attempt: None,
+        relayed: None,
+        lease: None,
+    };
+    owner.journal.append(entry, crate::journal::Sync::Durable).await.unwrap();
+    let lane = owner.journal.lanes().borrow()[0].clone();
+    let mut pending = owner.journal.pending(&lane, Position::START, 1).await.unwrap().deliveries.remove(0);
+    for number in 1..=5 {
+        let Asked::Granted(turn) = owner.target.ask(Patience::Any) else { panic!("no turn") };
+        let (target, clock) = (Arc::clone(&owner.target), Arc::clone(&owner.clock));
+        let ended = deliver(owner.journal.clone(), lane.clone(), target, clock, pending, turn).await;
+        pending = ended.pending;
+        assert_eq!(pending.attempts, number);
+        let dead = matches!(ended.result.unwrap(), Verdict::Dead(DeadReason::TooManyAttempts));
+        assert_eq!(dead, number == 5);
+    }
+    assert_eq!((owner.journal.stats().lanes[0].pending, owner.journal.stats().lanes[0].dead), (0, 1));
+}

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::cells::Cells;
 use super::status::{EventStatus, delivery_status};
 use crate::base::UnixMillis;
-use crate::event::{Attempt, AttemptReason, DeliveryId, DeliveryStatus, Event, EventId};
+use crate::event::{Attempt, AttemptReason, DeadReason, DeliveryId, DeliveryStatus, Event, EventId};
 use crate::journal::{Change, Changes, DeliveryState, Position, Rearm, Settled, Verdict};
 
 /// Attempts of one delivery that the index keeps, the newest: a delivery that fails for days makes hundreds.
@@ -24,9 +24,11 @@ const UNKNOWN_OUTCOME: &str = "outcome unknown: the gateway stopped while it ran
 /// Applies `batch` and its position in one transaction. Gives the events that are new, or whose deliveries have changed.
 pub(super) fn apply(db: &mut Connection, cells: &Cells, batch: &Changes) -> rusqlite::Result<BTreeSet<EventId>> {
     let tx = db.transaction()?;
-    let mut touched = BTreeSet::new(); // at most one a change
+    let mut touched = BTreeSet::new(); // at most one a change, but for damage
     for change in &batch.changes {
-        if let Some(event) = apply_one(&tx, cells, change)? {
+        if let Change::Lost { from, before, at } = change {
+            touched.extend(lose(&tx, *from, *before, *at)?); // as many as a segment has in one stretch
+        } else if let Some(event) = apply_one(&tx, cells, change)? {
             touched.insert(event);
         }
     }
@@ -82,11 +84,29 @@ fn apply_one(tx: &Transaction<'_>, cells: &Cells, change: &Change) -> rusqlite::
             erase(tx, *event)?;
             Ok(Some(*event))
         }
+        Change::Lost { .. } => Ok(None), // see `apply`
         Change::Trimmed { from, before } => {
             trim(tx, *from, *before)?;
             Ok(None)
         }
     }
+}
+
+/// The deliveries of these events that are pending can never be made. Gives the events.
+fn lose(tx: &Transaction<'_>, from: Position, before: Position, at: Position) -> rusqlite::Result<Vec<EventId>> {
+    let sql = "SELECT id FROM events WHERE position >= ?1 AND position < ?2";
+    let mut find = tx.prepare_cached(sql)?;
+    let ids = find.query_map([from.0, before.0], |row| row.get::<_, [u8; 16]>(0))?;
+    let ids: Vec<EventId> = ids.map(|id| id.map(EventId::from_bytes)).collect::<rusqlite::Result<_>>()?;
+    let sql =
+        "UPDATE deliveries SET status = ?2, dead_reason = ?3, next_attempt_at = NULL WHERE event = ?1 AND status = ?4";
+    let mut die = tx.prepare_cached(sql)?;
+    let (dead, pending) = (DeliveryStatus::Dead.as_str(), DeliveryStatus::Pending.as_str());
+    for id in &ids {
+        die.execute(params![blob(id), dead, DeadReason::Damaged.as_str(), pending])?;
+        move_event(tx, *id, at)?;
+    }
+    Ok(ids)
 }
 
 /// Whether the event was known, and so has only moved.

@@ -240,3 +240,31 @@ async fn the_file_shrinks_when_history_goes() {
     bench.index.catch_up().await.unwrap();
     assert!(pages() < full, "{full} pages before, {} after", pages());
 }
+
+/// What the log lost is a dead letter here, too, for as long as it is one there, and its body is told to be damaged.
+#[tokio::test]
+async fn what_is_lost_is_listed_as_dead() {
+    let bench = Bench::new();
+    let lost = bench.kept(1, &["app"]).await;
+    let waits = bench.kept(2, &["app"]).await;
+    bench.index.catch_up().await.unwrap();
+    let at = bench.index.locate(lost).await.unwrap().unwrap();
+    let file = bench.dir.path().join("log/00000001.log");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[(at.at.0 & 0xFFFF_FFFF) as usize + 5000] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    assert!(matches!(bench.journal.event(at).await, Err(JournalError::Damaged)));
+    for n in 3..600 {
+        bench.keep(n, None, &[]).await; // the segment goes
+    }
+    bench.index.catch_up().await.unwrap();
+    assert!(!file.exists());
+    let dead = bench.index.dead_letters(Filter::default()).await.unwrap().items;
+    assert_eq!(dead.iter().map(|item| item.located.id).collect::<Vec<_>>(), [lost]);
+    let detail = bench.index.show(lost).await.unwrap().unwrap();
+    assert_eq!(detail.item.deliveries[0].status, DeliveryStatus::Dead);
+    let now = bench.index.locate(lost).await.unwrap().unwrap();
+    assert!(matches!(bench.journal.event(now).await, Err(JournalError::Damaged)));
+    assert_eq!(bench.index.show(waits).await.unwrap().unwrap().item.deliveries[0].status, DeliveryStatus::Pending);
+    assert_eq!((bench.journal.stats().lanes[0].pending, bench.journal.stats().lanes[0].dead), (1, 1));
+}

@@ -83,6 +83,16 @@ pub enum Change {
         /// When.
         at: UnixMillis,
     },
+    /// The events whose records lie before `before` and not before `from` can no longer be read. Their deliveries that are pending
+    /// are dead; what is kept of them is at `at` now.
+    Lost {
+        /// The first position.
+        from: Position,
+        /// The first position after.
+        before: Position,
+        /// Where they are put down.
+        at: Position,
+    },
     /// Every event whose record lies before `before` and not before `from` is gone.
     Trimmed {
         /// The first position.

@@ -234,14 +234,69 @@ pub fn replace(disk: &dyn Disk, dir: &str, name: &str, bytes: &[u8]) -> io::Resu
     disk.sync_dir(dir)
 }
 
+/// The pages that a disk reads and loses as one.
+const PAGE: u64 = 4096;
+
+/// Reads at `offset` into `buffer` as [`DiskFile::read_at`] does; where that fails because a sector is bad, page by page, and a
+/// page that cannot be read is zeros: one bad sector costs what it held.
+///
+/// # Errors
+/// As the operating system says, but for pages that cannot be read.
+pub fn read_around(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    match file.read_at(buffer, offset) {
+        Err(error) if is_bad_sector(&error) => {}
+        other => return other,
+    }
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let at = offset + filled as u64;
+        let left = usize::try_from(PAGE - at % PAGE).unwrap_or(usize::MAX);
+        let Some(page) = buffer.get_mut(filled..).map(|rest| rest.split_at_mut(left.min(rest.len())).0) else { break };
+        let wanted = page.len();
+        let got = match file.read_at(page, at) {
+            Err(error) if is_bad_sector(&error) => {
+                page.fill(0);
+                wanted
+            }
+            other => other?,
+        };
+        filled += got;
+        if got < wanted {
+            break;
+        }
+    }
+    Ok(filled)
+}
+
+/// Whether a read failed because of what is on the disk there: another place may be read, and trying again is no use.
+pub fn is_bad_sector(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    Errno::from_io_error(error).is_some_and(|code| matches!(code, Errno::IO | Errno::BADMSG))
+}
+
+/// Whether a write failed for want of something that may be there again soon: space, descriptors, memory, or a file system that
+/// may be written to. Nothing is wrong with what was written before.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const SHORT: [Errno; 6] = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    let known = Errno::from_io_error(error).is_some_and(|code| SHORT.contains(&code));
+    known || matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+pub mod forgetful;
+
 /// A disk whose next calls fail on demand.
 #[cfg(test)]
 pub mod failing {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::sync::{Condvar, Mutex};
 
     use super::*;
+
+    /// An error that is a panic.
+    pub const PANIC: i32 = -1;
 
     /// What fails, switched from outside.
     #[derive(Debug, Default)]
@@ -262,6 +317,10 @@ pub mod failing {
         flushed: Mutex<BTreeMap<String, u64>>,
         /// That, as it was when each file was begun.
         begun: Mutex<BTreeMap<String, BTreeMap<String, u64>>>,
+        /// Pages that cannot be read: a file's name and the page's number.
+        pub unreadable: Mutex<BTreeSet<(String, u64)>>,
+        /// What fails, with which error: of `append`, `sync`, `truncate`, `create`, `open`, `rename`, `remove`, `sync_dir`.
+        pub refused: Mutex<Vec<(&'static str, i32)>>,
         gate: Mutex<Gate>,
         moved: Condvar,
     }
@@ -274,6 +333,23 @@ pub mod failing {
     }
 
     impl Faults {
+        /// From now on `what` fails with the error `code`; with 0 it no longer does.
+        pub fn refuse(&self, what: &'static str, code: i32) {
+            let mut refused = self.refused.lock().unwrap();
+            refused.retain(|(other, _)| *other != what);
+            if code != 0 {
+                refused.push((what, code));
+            }
+        }
+
+        fn may(&self, what: &str) -> io::Result<()> {
+            let refused = self.refused.lock().unwrap();
+            let code = refused.iter().find(|(other, _)| *other == what).map(|(_, code)| *code);
+            drop(refused); // a panic must not poison it
+            assert_ne!(code, Some(PANIC), "on purpose");
+            code.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
+        }
+
         /// Every `sync` waits from now on.
         pub fn hold_syncs(&self) {
             self.gate.lock().unwrap().shut = true;
@@ -335,17 +411,29 @@ pub mod failing {
         real: Arc<dyn DiskFile>,
     }
 
+    impl FailingDisk {
+        fn file(&self, name: &str, real: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+            let length = fs::metadata(self.real.root.join(name)).map_or(0, |facts| facts.len());
+            let (faults, length) = (Arc::clone(&self.faults), AtomicU64::new(length));
+            Arc::new(FailingFile { faults, name: name.to_owned(), length, real })
+        }
+    }
+
     impl Disk for FailingDisk {
         fn create_dir(&self, name: &str) -> io::Result<()> {
             self.real.create_dir(name)
         }
         fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+            self.faults.may("create")?;
+            if name.starts_with("claims/") {
+                self.faults.may("create claims")?;
+            }
             self.faults.begin(name);
-            let (faults, real) = (Arc::clone(&self.faults), self.real.create(name)?);
-            Ok(Arc::new(FailingFile { faults, name: name.to_owned(), length: AtomicU64::new(0), real }))
+            Ok(self.file(name, self.real.create(name)?))
         }
         fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-            self.real.open(name)
+            self.faults.may("open")?;
+            Ok(self.file(name, self.real.open(name)?))
         }
         fn open_to_change(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
             self.real.open_to_change(name)
@@ -354,13 +442,16 @@ pub mod failing {
             self.real.list(dir)
         }
         fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.faults.may("rename")?;
             self.faults.end(from, &fs::read(self.real.root.join(from))?);
             self.real.rename(from, to)
         }
         fn remove(&self, name: &str) -> io::Result<()> {
+            self.faults.may("remove")?;
             self.real.remove(name)
         }
         fn sync_dir(&self, dir: &str) -> io::Result<()> {
+            self.faults.may("sync_dir")?;
             self.real.sync_dir(dir)
         }
         fn space(&self) -> io::Result<Space> {
@@ -371,6 +462,10 @@ pub mod failing {
 
     impl DiskFile for FailingFile {
         fn append(&self, bytes: &[u8]) -> io::Result<()> {
+            if let Err(error) = self.faults.may("append") {
+                self.real.append(&bytes[..bytes.len() / 2])?; // short
+                return Err(error);
+            }
             let limit = self.faults.full_after.load(Ordering::SeqCst);
             if limit != 0 && self.faults.written.load(Ordering::SeqCst) + bytes.len() as u64 > limit {
                 self.real.append(&bytes[..bytes.len() / 2])?;
@@ -387,6 +482,7 @@ pub mod failing {
             if self.faults.sync.load(Ordering::SeqCst) {
                 return Err(io::Error::from_raw_os_error(5)); // EIO
             }
+            self.faults.may("sync")?;
             self.faults.pass_gate();
             let length = self.length.load(Ordering::SeqCst);
             self.real.sync()?;
@@ -394,10 +490,17 @@ pub mod failing {
             Ok(())
         }
         fn truncate(&self, length: u64) -> io::Result<()> {
+            self.faults.may("truncate")?;
             self.length.store(length, Ordering::SeqCst);
             self.real.truncate(length)
         }
         fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+            self.faults.may("read")?;
+            let pages = offset / PAGE..(offset + buffer.len() as u64).div_ceil(PAGE);
+            let bad = |(name, page): &(String, u64)| *name == self.name && pages.contains(page);
+            if self.faults.unreadable.lock().unwrap().iter().any(bad) {
+                return Err(io::Error::from_raw_os_error(5)); // EIO
+            }
             self.real.read_at(buffer, offset)
         }
     }

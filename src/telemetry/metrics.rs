@@ -287,6 +287,7 @@ pub struct JournalMetrics {
     history_evicted: Counter,
     erased: Counter,
     purged: Counter,
+    damaged: Counter,
 }
 
 impl JournalMetrics {
@@ -300,6 +301,7 @@ impl JournalMetrics {
             history_evicted: register(registry, "history_evicted", "Settled events let go early to make room"),
             erased: register(registry, "events_erased", "Events that an operator has erased"),
             purged: register(registry, "deliveries_purged", "Deliveries that ended as their event was erased"),
+            damaged: register(registry, "journal_damaged", "Stretches of the log found damaged, by whoever read them"),
         }
     }
 
@@ -322,6 +324,11 @@ impl JournalMetrics {
     /// A flush took so long.
     pub fn synced(&self, took: Duration) {
         self.sync.observe(took.as_secs_f64());
+    }
+
+    /// A stretch of the log was found damaged.
+    pub fn damaged(&self) {
+        self.damaged.inc();
     }
 
     /// So many settled events were let go before their time, to make room.

@@ -67,6 +67,14 @@ impl View {
             Change::Started { delivery, .. } | Change::Rearmed { delivery, .. } => self.set(delivery, status),
             Change::Settled(settled) => self.set(settled.delivery, status),
             Change::Duplicate { .. } | Change::SameBody { .. } | Change::Erased { .. } => {}
+            Change::Lost { from, before, .. } => {
+                let lost = self.events.values_mut().filter(|kept| from <= kept.at && kept.at < before);
+                for delivery in lost.flat_map(|kept| &mut kept.deliveries) {
+                    if *delivery == DeliveryStatus::Pending {
+                        *delivery = DeliveryStatus::Dead;
+                    }
+                }
+            }
             Change::Trimmed { from, before } => {
                 self.trimmed += 1;
                 self.events.retain(|_, kept| kept.at < from || kept.at >= before);

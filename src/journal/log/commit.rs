@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::RETRY_AFTER;
 use super::claims::{Claims, Held};
 use super::entry::Segment;
+use super::lost::Loss;
 use super::parts::Payload;
 use super::record::{Home, Record};
 use super::segment::{self, HEADER_BYTES, SegmentKey};
@@ -22,6 +23,7 @@ use super::writer::{Active, Reply, Writer};
 use crate::admit::Lease;
 use crate::base::{Name, UnixMillis};
 use crate::event::{DeliveryId, EventId};
+use crate::journal::disk;
 use crate::journal::seal::Sealer;
 use crate::journal::{AppendError, Appended, JournalError, Position, Reserved, Room, Verdict};
 
@@ -78,6 +80,7 @@ pub enum Effect {
     Settled { id: DeliveryId, home: Home, number: Option<u32>, verdict: Verdict, at: UnixMillis },
     Rearmed { rearmed: Rearmed, record_at: Position },
     Erased { event: EventId, first: Home, deliveries: u8 },
+    Lost { at: Position, first: u32, loss: Box<Loss>, bytes: u32 },
 }
 
 /// Who is told what, and when.
@@ -140,8 +143,11 @@ impl Writer {
         let (now, sealed_by) = (self.time.now(), sealer.as_ref().map(|sealer| sealer.id()));
         let key = SegmentKey { store: self.store, number };
         let oldest = self.state().segments.keys().next().copied().unwrap_or(number);
-        let file = segment::create(&*self.disk, key, oldest, now, sealed_by)
-            .map_err(|error| self.write_failed(&error, "begin a segment"))?;
+        let mut created = segment::create(&*self.disk, key, oldest, now, sealed_by);
+        if created.as_ref().is_err_and(|error| self.reserve.give_up(&*self.disk, error)) {
+            created = segment::create(&*self.disk, key, oldest, now, sealed_by);
+        }
+        let file = created.map_err(|error| self.write_failed(&error, "begin a segment"))?;
         self.active = Active::begun(number, file, sealer);
         self.log_bytes += u64::from(HEADER_BYTES);
         let mut state = self.state();
@@ -225,12 +231,14 @@ impl Writer {
             return Err(Broken::Failed(why));
         }
         if !batch.bytes.is_empty() {
-            if let Err(error) = self.active.file.append(&batch.bytes) {
+            while let Err(error) = self.active.file.append(&batch.bytes) {
                 let taken_back = self.active.file.truncate(u64::from(self.active.length));
                 if taken_back.is_err() {
                     return Err(self.fail(&format!("a write failed and could not be taken back: {error}")));
                 }
-                return Err(self.write_failed(&error, "write"));
+                if !self.reserve.give_up(&*self.disk, &error) {
+                    return Err(self.write_failed(&error, "write"));
+                }
             }
             self.active.length += u32::try_from(batch.bytes.len()).unwrap_or(0);
             self.log_bytes += batch.bytes.len() as u64;
@@ -274,6 +282,7 @@ impl Writer {
                 Effect::Settled { id, home, number, verdict, at } => state.settled(id, home, number, verdict, at),
                 Effect::Rearmed { rearmed, record_at } => state.rearmed(&rearmed, record_at, true),
                 Effect::Erased { event, first, deliveries } => state.erased(event, first, deliveries),
+                Effect::Lost { at, first, loss, bytes } => state.add_loss(at, first, &loss, bytes, true),
             }
         }
     }
@@ -285,6 +294,10 @@ impl Writer {
         }
         let began = Instant::now();
         if let Err(error) = self.active.file.sync() {
+            // What was not flushed may stay in the page cache as if it had been, and be read back, and be lost later.
+            if let Err(error) = self.active.file.truncate(u64::from(self.active.flushed)) {
+                tracing::error!(%error, "what could not be flushed could not be taken back either");
+            }
             self.fail(&format!("fsync failed: {error}"));
             return false;
         }
@@ -311,11 +324,11 @@ impl Writer {
         }
     }
 
-    /// A write that left nothing behind: no space is waited out, anything else ends the journal.
+    /// A write that left nothing behind: what may pass ([`disk::is_shortage`]) is waited out, anything else ends the journal.
     pub fn write_failed(&mut self, error: &io::Error, what: &str) -> Broken {
-        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        if disk::is_shortage(error) {
             if !matches!(self.gauges.room(), Room::Full { .. }) {
-                tracing::warn!(%error, what, "the disk is full; events are refused until there is space");
+                tracing::warn!(%error, what, "the disk is full, or may not be written to just now; events are refused until it may");
             }
             self.gauges.set_room(Room::Full { retry_after: RETRY_AFTER });
             return Broken::Full;

@@ -43,13 +43,6 @@ pub enum Crew {
 impl Crew {
     /// Has the writer run until it is told to close.
     pub(super) fn write(&self, writer: Writer) -> Result<mpsc::Sender<Command>, OpenError> {
-        /// A writer that panicked must not look alive.
-        struct Ends(Arc<Gauges>);
-        impl Drop for Ends {
-            fn drop(&mut self) {
-                self.0.set_room(Room::Failed(Arc::from("the journal's thread has ended")));
-            }
-        }
         let (sender, commands) = mpsc::channel(QUEUE);
         let ends = Ends(Arc::clone(&writer.gauges));
         let work = async move {
@@ -69,16 +62,19 @@ impl Crew {
     }
 
     /// Has the reader look for whatever is asked for.
-    pub(super) fn read(&self, mut reader: Reader) -> Result<mpsc::Sender<Look>, OpenError> {
+    pub(super) fn read(&self, mut reader: Reader, gauges: Arc<Gauges>) -> Result<mpsc::Sender<Look>, OpenError> {
         let (sender, mut looks) = mpsc::channel::<Look>(QUEUE);
+        let ends = Ends(gauges);
         match self {
             Self::Tasks(tasks) => tasks.spawn("journal-read", async move {
+                let _ends = ends;
                 while let Some(look) = looks.recv().await {
                     look(&mut reader);
                 }
             }),
             Self::Threads => {
                 let body = move || {
+                    let _ends = ends;
                     while let Some(look) = looks.blocking_recv() {
                         look(&mut reader);
                     }
@@ -111,6 +107,15 @@ impl Crew {
         if matches!(self, Self::Threads) {
             let _ = thread("journal-drop", move || drop(what)); // else it is dropped here
         }
+    }
+}
+
+/// A journal one of whose threads has panicked must not look alive.
+struct Ends(Arc<Gauges>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.set_room(Room::Failed(Arc::from("the journal's thread has ended")));
     }
 }
 

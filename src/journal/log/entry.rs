@@ -1,6 +1,7 @@
 //! What is known of a segment: five bytes for each delivery whose event is in it, and the sums of them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::shares::Classes;
 use crate::base::UnixMillis;
@@ -36,6 +37,35 @@ pub struct Segment {
     pub sealed_by: Option<KeyId>,
     /// Pending ones by route, for those that have any.
     pub pending_by_route: BTreeMap<u16, u32>,
+    /// Stretches that are known to be no records.
+    pub lost: Vec<(Range<u32>, Lost)>,
+}
+
+/// What a stretch of a segment is that has no records to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Damage: there were records.
+    Damaged,
+    /// A write that a crash cut off: none that anybody was told of.
+    Torn,
+    /// A record of what is lost, which was copied forward.
+    Moved,
+}
+
+impl Lost {
+    /// As it is written.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Damaged => 1,
+            Self::Torn => 2,
+            Self::Moved => 3,
+        }
+    }
+
+    /// As it was written.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Damaged, Self::Torn, Self::Moved].into_iter().find(|lost| lost.code() == code)
+    }
 }
 
 impl Segment {

@@ -19,6 +19,8 @@ pub struct Gauges {
     pub bytes: AtomicU64,
     pub max_bytes: AtomicU64,
     pub evicted: AtomicU64,
+    /// Stretches of the log, segments and runs of claims that were found damaged or missing.
+    pub damaged: AtomicU64,
     pub held: Held,
 }
 

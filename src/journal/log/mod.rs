@@ -7,23 +7,27 @@
 //!
 //! One thread writes (`writer`), one reads (`reader`); `state` is what both know in memory.
 
+mod aside;
 mod backup;
 mod checkpoint;
 mod claims;
 mod codec;
 mod commit;
 mod crew;
+mod damage;
 mod entry;
 mod erase;
 mod first;
 mod gauges;
 mod keys;
+mod lost;
 mod open;
 mod orphans;
 mod parts;
 mod pauses;
 mod reader;
 mod record;
+mod reserve;
 mod routes;
 mod segment;
 mod shares;
@@ -52,6 +56,7 @@ use self::entry::Segment;
 use self::gauges::Gauges;
 use self::open::{Meta, Recovered};
 use self::reader::{FoundEvent, Job, Reader};
+use self::reserve::Reserve;
 use self::segment::SegmentKey;
 use self::shares::Shares;
 use self::state::{EventFacts, Ready, State};
@@ -96,7 +101,6 @@ struct Shared {
     keys: Arc<ArcSwap<Keyring>>,
     store: [u8; 16],
     time: Arc<Time>,
-    damaged: u64,
     writer: mpsc::Sender<Command>,
     reader: mpsc::Sender<Job>,
     disk: Arc<dyn Disk>,
@@ -167,7 +171,7 @@ impl LogJournal {
         let began = Instant::now();
         let erasing = erase::redo(&*disk, meta.store).map_err(cannot("cannot go on with erasing an event"))?;
         let recovered = open::recover(&disk, meta.store, time.now(), workplace)?;
-        let Recovered { mut state, mut claims, sealed_through, next_segment, damaged, read_bytes, checkpoint } =
+        let Recovered { mut state, mut claims, sealed_through, next_segment, damaged, lost, read_bytes, checkpoint } =
             recovered;
         survey::lacks(state.key_use(), &settings.encryption)?; // a header may be damaged
         claims.merge_at_most(limits.max_bytes / 16);
@@ -200,6 +204,7 @@ impl LogJournal {
             max_bytes: AtomicU64::new(limits.max_bytes),
             evicted: AtomicU64::new(0),
             held: Default::default(),
+            damaged: AtomicU64::new(damaged),
         });
         state.lock().unwrap_or_else(PoisonError::into_inner).paused =
             pauses::read(&*disk).map_err(cannot("cannot read which destinations are paused"))?;
@@ -230,7 +235,9 @@ impl LogJournal {
             over_share: BTreeSet::new(),
             log_bytes,
             index_bytes: 0,
+            reserve: Reserve::of(&*disk, limits.max_bytes),
         };
+        let _ = writer.lost(lost); // whoever comes upon it next says so again
         if let Some(event) = erasing
             && let Err(error) = writer.finish_erasing(event)
         {
@@ -246,6 +253,7 @@ impl LogJournal {
             keys: Arc::clone(&keys),
             open: Default::default(),
         };
+        let watched = Arc::clone(&gauges);
         let shared = Shared {
             state,
             gauges,
@@ -254,9 +262,8 @@ impl LogJournal {
             keys,
             store: meta.store,
             time,
-            damaged,
             writer: workplace.crew.write(writer)?,
-            reader: workplace.crew.read(reader)?,
+            reader: workplace.crew.read(reader, watched)?,
             disk,
             turn: Arc::new(Semaphore::new(1)),
             _lock: lock,
@@ -284,17 +291,6 @@ impl LogJournal {
         if self.shared.writer.send(Command::Close { reply }).await.is_ok() {
             let _ = closed.await; // an error means it was closed already
         }
-    }
-
-    /// Asks the reading thread for something.
-    async fn read<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&mut Reader) -> Result<T, JournalError> + Send + 'static,
-    ) -> Result<T, JournalError> {
-        let (reply, answer) = oneshot::channel();
-        let job = Box::new(move |reader: &mut Reader| drop(reply.send(job(reader)))); // whoever asked may have gone
-        self.shared.reader.send(job).await.map_err(|_| JournalError::Closed)?;
-        answer.await.map_err(|_| JournalError::Closed)?
     }
 
     /// Asks the writing thread for something.
@@ -483,7 +479,7 @@ impl Journal for LogJournal {
             bytes: self.shared.gauges.bytes.load(Ordering::Relaxed),
             max_bytes: self.shared.gauges.max_bytes.load(Ordering::Relaxed),
             evicted: self.shared.gauges.evicted.load(Ordering::Relaxed),
-            damaged: self.shared.damaged,
+            damaged: self.shared.gauges.damaged.load(Ordering::Relaxed),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Opening a journal: its lock, its identity, and reading the log back.
 
+use std::cmp::Ordering;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,16 +14,18 @@ use super::checkpoint;
 use super::claims::{self, Claims, Held};
 use super::codec::{Decoder, Encoder};
 use super::crew::Workplace;
-use super::entry::Segment;
+use super::damage::{Stretch, Survey};
+use super::entry::{Lost, Segment};
 use super::parts::{self, Parts};
-use super::record::{KIND_EVENT, Record};
+use super::record::{Home, KIND_EVENT, Record};
+use super::reserve;
 use super::routes::Known;
 use super::segment::{self, FORMAT, FORMAT_OLDEST, Found, HEADER_BYTES, Header, RawRecord, Scan, SegmentKey};
 use super::state::{EventFacts, Rearmed, State};
 use super::stored::{self, EventOutline};
 use super::survey::no_key;
 use crate::base::UnixMillis;
-use crate::journal::disk::{self, Disk};
+use crate::journal::disk::{self, Disk, DiskFile};
 use crate::journal::{KeyUse, Position};
 
 /// Why a journal could not be opened.
@@ -223,8 +227,10 @@ pub struct Recovered {
     pub sealed_through: Position,
     /// The number for the next segment.
     pub next_segment: u32,
-    /// Stretches in the middle of the log that could not be read, and segments and runs of claims that are missing.
+    /// Stretches of the log that were known to be damaged before, and segments and runs of claims that are missing.
     pub damaged: u64,
+    /// Those that were not known: the writer is to take note of them.
+    pub lost: Vec<Stretch>,
     /// How much of the log was read for what is known now.
     pub read_bytes: u64,
     /// The size of the checkpoint that it was read from; none if there was none, or no good one.
@@ -271,6 +277,7 @@ pub fn recover(
         sealed_through,
         known_through: Position::START,
         trimmed: Vec::new(),
+        stretches: Vec::new(),
         read_bytes: 0,
         now,
     };
@@ -293,7 +300,7 @@ pub fn recover(
     }
     let (first, _) = segment::split(reading.known_through.min(reading.sealed_through));
     for (number, bytes) in files.into_iter().filter(|(number, _)| *number >= first) {
-        damaged += reading.segment(disk, SegmentKey { store, number }, bytes, number == last)?;
+        reading.segment(disk, SegmentKey { store, number }, bytes, number == last)?;
     }
     damaged += missing(let_go_before, &present, &reading.trimmed);
     for number in std::mem::take(&mut reading.trimmed) {
@@ -303,13 +310,15 @@ pub fn recover(
         }
     }
     disk.sync_dir(segment::DIR).map_err(failed("cannot flush the segments' directory"))?;
+    let (known, lost) = reading.lost();
+    damaged += known;
     let Reading { state, mut claims, mut sealed_through, read_bytes, .. } = reading;
     checkpoint::clear(disk, checkpoint.is_some());
     let next_segment = next_number(&state, sealed_through);
     let through = segment::position(next_segment, HEADER_BYTES);
     claims.mend(through, now).map_err(failed("cannot seal the claims that were read again"))?;
     sealed_through = sealed_through.min(through);
-    Ok(Recovered { state, claims, sealed_through, next_segment, damaged, read_bytes, checkpoint })
+    Ok(Recovered { state, claims, sealed_through, next_segment, damaged, lost, read_bytes, checkpoint })
 }
 
 /// No store gets this far by itself: at one segment a second it takes a hundred years.
@@ -356,13 +365,15 @@ struct Reading {
     /// The state knows what stands before this: only claims are read there.
     known_through: Position,
     trimmed: Vec<u32>,
+    /// What could not be read.
+    stretches: Vec<Stretch>,
     read_bytes: u64,
     now: UnixMillis,
 }
 
 impl Reading {
-    /// Reads one segment back; says how many stretches in it are damaged.
-    fn segment(&mut self, disk: &dyn Disk, key: SegmentKey, bytes: u64, last: bool) -> Result<u64, OpenError> {
+    /// Reads one segment back.
+    fn segment(&mut self, disk: &dyn Disk, key: SegmentKey, bytes: u64, last: bool) -> Result<(), OpenError> {
         let path = segment::path(key.number);
         let file = disk.open(&path).map_err(failed(format!("cannot open {path}")))?;
         let (made_at, sealed_by) =
@@ -372,7 +383,7 @@ impl Reading {
                 Header::Foreign => return Err(OpenError::Foreign { file: path }),
                 Header::Torn if last && bytes <= u64::from(HEADER_BYTES) => {
                     disk.remove(&path).map_err(failed(format!("cannot remove {path}")))?; // died while making it
-                    return Ok(0);
+                    return Ok(());
                 }
                 Header::Torn => {
                     tracing::error!(
@@ -385,48 +396,92 @@ impl Reading {
         let end = u32::try_from(bytes).unwrap_or(u32::MAX);
         if end <= HEADER_BYTES && last {
             disk.remove(&path).map_err(failed(format!("cannot remove {path}")))?; // nothing was ever written to it
-            return Ok(0);
+            return Ok(());
         }
-        if last {
-            // What a crash left in the page cache is about to count: duplicates of it will be acknowledged.
-            file.sync().map_err(failed(format!("cannot flush {path}")))?;
-        }
+        let file = if last { Self::made_sure(disk, file, key.number, bytes)? } else { file };
         let fresh = || Arc::new(Segment::begun(end, made_at, sealed_by));
         let segment = self.state.segments.entry(key.number).or_insert_with(fresh);
         Arc::make_mut(segment).end = end;
+        let entries = u32::try_from(segment.entries.len()).unwrap_or(u32::MAX);
         let (first, offset) = segment::split(self.known_through.min(self.sealed_through));
         let from = if key.number == first { offset } else { 0 };
         let (known, offset) = segment::split(self.known_through);
-        let new_from = if key.number == known { offset } else { 0 };
-        self.read_bytes += if key.number < known { 0 } else { u64::from(end.saturating_sub(new_from)) };
+        let new_from = match key.number.cmp(&known) {
+            Ordering::Less => end,
+            Ordering::Equal => offset,
+            Ordering::Greater => 0,
+        };
+        self.read_bytes += u64::from(end.saturating_sub(new_from));
         let mut scan = Scan::new(file, key, from, end, 4 << 20);
-        let mut damaged = 0;
+        let mut survey = Survey::after(key.number, entries);
         while let Some(found) = scan.next().map_err(failed(format!("cannot read {path}")))? {
             match found {
-                Found::Record(raw) => self.record(key, raw)?,
-                Found::Damage { from, to } if last && to == end => {
-                    tracing::info!(
-                        segment = key.number,
-                        from,
-                        to,
-                        "the last write was torn by a crash; nothing in it was acknowledged"
-                    );
+                Found::Record(raw) => {
+                    if raw.offset >= new_from {
+                        survey.record(&raw);
+                    }
+                    self.record(key, raw)?;
                 }
-                Found::Damage { from, to } => {
-                    damaged += 1;
-                    tracing::error!(
-                        segment = key.number,
-                        from,
-                        to,
-                        "damaged: the records in this stretch are lost, those after it are read"
-                    );
-                }
+                Found::Damage { from, to, suspect } if from >= new_from => survey.damage(from..to, suspect),
+                Found::Damage { .. } => {} // found by whoever reads there for more than claims
             }
         }
         if let Some(segment) = self.state.segments.get_mut(&key.number) {
             Arc::make_mut(segment).close();
         }
-        Ok(damaged)
+        let mut found = survey.end(0);
+        if let Some(torn) = found.last_mut().filter(|stretch| last && stretch.bytes.end == end) {
+            let Range { start: from, end: to } = torn.bytes.clone();
+            tracing::warn!(
+                segment = key.number,
+                from,
+                to,
+                "the last write was torn by a crash: nothing in it was acknowledged (unless the disk has damaged it since)"
+            );
+            torn.why = Lost::Torn;
+            torn.entries.end = torn.entries.start;
+            if let Some(segment) = self.state.segments.get_mut(&key.number) {
+                Arc::make_mut(segment).end = from;
+            }
+        } else if let Some(open) = found.last().filter(|stretch| stretch.open) {
+            self.state.reach(key.number, open.entries.start.saturating_add(open.count));
+        }
+        self.stretches.append(&mut found);
+        Ok(())
+    }
+
+    /// What a crash left in the page cache is about to count: duplicates of it will be acknowledged. So it is written anew; where
+    /// there is no room for that, it is flushed.
+    fn made_sure(
+        disk: &dyn Disk,
+        file: Arc<dyn DiskFile>,
+        number: u32,
+        bytes: u64,
+    ) -> Result<Arc<dyn DiskFile>, OpenError> {
+        let path = segment::path(number);
+        let name = path.strip_prefix(segment::DIR).and_then(|path| path.strip_prefix('/')).unwrap_or(&path);
+        if let Err(error) = reserve::rewrite(disk, segment::DIR, name, bytes) {
+            tracing::warn!(segment = number, %error, "the newest segment could not be written anew; it is flushed");
+            file.sync().map_err(failed(format!("cannot flush {path}")))?;
+            return Ok(file);
+        }
+        disk.open(&path).map_err(failed(format!("cannot open {path}")))
+    }
+
+    /// Once everything has been read: how many stretches were known to be damaged, and those that were not known.
+    fn lost(&mut self) -> (u64, Vec<Stretch>) {
+        let mut lost = std::mem::take(&mut self.stretches);
+        lost.retain_mut(|stretch| {
+            let known = self.state.lost_in(stretch.segment, &stretch.bytes);
+            let entries = self.state.segments.get(&stretch.segment).map_or(0, |segment| segment.entries.len());
+            if known.is_none() && stretch.open && stretch.why == Lost::Damaged {
+                stretch.entries.end = stretch.entries.end.max(u32::try_from(entries).unwrap_or(u32::MAX));
+            }
+            known.is_none()
+        });
+        lost.iter().for_each(|stretch| self.state.believe(stretch));
+        let known = self.state.segments.values().flat_map(|segment| &segment.lost);
+        (known.filter(|(_, why)| *why == Lost::Damaged).count() as u64, lost)
     }
 
     fn record(&mut self, key: SegmentKey, raw: RawRecord) -> Result<(), OpenError> {
@@ -456,18 +511,25 @@ impl Reading {
             Record::Trimmed { segment } => self.trimmed.push(segment),
             _ if !is_new => {}
             Record::Started { delivery, home, event_at, number, .. } => {
+                self.reach(home);
                 self.state.started(delivery, home, event_at, number);
             }
             Record::Settled { settled, home, at: when } => {
                 let number = settled.attempt.as_ref().map(|attempt| attempt.number);
+                self.reach(home);
                 self.state.settled(settled.delivery, home, number, settled.verdict, when);
             }
             Record::Rearmed { delivery, home, event_at, why, attempts, at: when } => {
                 let rearmed = Rearmed { id: delivery, home, event_at, why, attempts, at: when };
+                self.reach(home);
                 self.state.rearmed(&rearmed, at, false);
             }
             Record::Erased { event, home, deliveries, .. } => self.state.erased(event, home, deliveries),
             Record::Duplicate { .. } | Record::SameBody { .. } => {}
+            Record::Lost(loss) => {
+                let bytes = u32::try_from(segment::record_bytes(raw.payload.len())).unwrap_or(u32::MAX);
+                self.state.add_loss(at, raw.entry, &loss, bytes, false);
+            }
         }
         Ok(())
     }
@@ -486,5 +548,10 @@ impl Reading {
             self.sealed_through = through;
         }
         Ok(())
+    }
+
+    /// Something came of the delivery at `home`: there was one, even if the event's record cannot be read.
+    fn reach(&mut self, home: Home) {
+        self.state.reach(home.segment, home.entry.saturating_add(1));
     }
 }

@@ -21,7 +21,7 @@ pub fn read(disk: &dyn Disk) -> io::Result<BTreeSet<Name>> {
         Err(error) => return Err(error),
     };
     let mut bytes = vec![0; BYTES_MAX];
-    let length = file.read_at(&mut bytes, 0)?;
+    let length = disk::read_around(&*file, &mut bytes, 0)?;
     bytes.truncate(length);
     let text = String::from_utf8_lossy(&bytes);
     let name = |line: &str| {

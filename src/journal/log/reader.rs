@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use super::entry::Standing;
+use super::damage::Obstacle;
+use super::entry::{Lost, Standing};
 use super::parts::{Parts, Unreadable};
 use super::record::{Home, KIND_EVENT, KIND_REARMED, Record};
 use super::segment::{self, Found, RawRecord, Scan, SegmentKey};
@@ -25,7 +26,7 @@ const MOVES_MAX: usize = 8;
 const OPEN_FILES: usize = 32;
 /// How much of the log one call goes through, so that callers take turns.
 const SCAN_BYTES: u64 = 8 << 20;
-const READ_AHEAD: usize = 256 << 10;
+pub const READ_AHEAD: usize = 256 << 10;
 
 /// Something for the reader to do.
 pub type Job = Box<dyn FnOnce(&mut Reader) + Send>;
@@ -75,7 +76,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`JournalError::Read`], or [`JournalError::Damaged`] if there is something else in its place.
-    pub fn event(&mut self, located: Located) -> Result<Option<FoundEvent>, JournalError> {
+    pub fn event(&mut self, located: Located) -> Result<Option<FoundEvent>, Obstacle> {
         if let Some(found) = self.event_at(located)? {
             return Ok(Some(found));
         }
@@ -90,22 +91,23 @@ impl Reader {
     }
 
     /// The event whose record is at `located`; none if its segment has been let go of.
-    fn event_at(&mut self, located: Located) -> Result<Option<FoundEvent>, JournalError> {
+    fn event_at(&mut self, located: Located) -> Result<Option<FoundEvent>, Obstacle> {
         let at = located.at;
         let (number, offset) = segment::split(at);
         let Some(end) = self.end_of(number) else { return Ok(None) };
         let Some(file) = self.file(number)? else { return Ok(None) };
         let key = SegmentKey { store: self.store, number };
         let Some(raw) = segment::read_one(file, key, offset, end).map_err(unreadable)? else {
-            return Err(JournalError::Damaged);
+            let known = self.state().lost_in(number, &(offset..offset.saturating_add(1))).is_some();
+            return Err(if known { JournalError::Damaged.into() } else { self.survey(number) });
         };
         let first_entry = raw.entry;
         match Record::decode(&raw, &self.keys.load()) {
             Ok(Record::Event(record)) if record.event.id == located.id => {
                 Ok(Some(FoundEvent { at, first_entry, record }))
             }
-            Err(Unreadable::NoKey(key)) => Err(JournalError::NoKey(key)),
-            Ok(_) | Err(Unreadable::Malformed | Unreadable::Altered) => Err(JournalError::Damaged),
+            Err(Unreadable::NoKey(key)) => Err(JournalError::NoKey(key).into()),
+            Ok(_) | Err(Unreadable::Malformed | Unreadable::Altered) => Err(JournalError::Damaged.into()),
         }
     }
 
@@ -113,11 +115,11 @@ impl Reader {
     ///
     /// # Errors
     /// [`JournalError::Read`] or [`JournalError::Fenced`].
-    pub fn pending(&mut self, lane: &Lane, after: Position, max: usize) -> Result<PendingBatch, JournalError> {
+    pub fn pending(&mut self, lane: &Lane, after: Position, max: usize) -> Result<PendingBatch, Obstacle> {
         let (plan, tail) = {
             let mut state = self.state();
             if state.lane(lane).is_none() {
-                return Err(JournalError::Fenced);
+                return Err(JournalError::Fenced.into());
             }
             (state.plan(lane, after), state.tail)
         };
@@ -131,13 +133,13 @@ impl Reader {
     }
 
     /// Shows `each` every record of `segments` from `after` on, until it has enough or much of the log was gone
-    /// through.
+    /// through. Damage that is known is passed over. It stops before any other, if it has come anywhere by then.
     fn walk(
         &mut self,
         segments: Vec<(u32, u32)>,
         after: Position,
         mut each: impl FnMut(&Self, u32, RawRecord) -> bool,
-    ) -> Result<Stopped, JournalError> {
+    ) -> Result<Stopped, Obstacle> {
         let (first, offset) = segment::split(after);
         let (mut gone_through, mut came_to) = (0, Stopped::End);
         for (number, end) in segments {
@@ -148,7 +150,14 @@ impl Reader {
             let from = if first == number { offset } else { 0 };
             let mut scan = Scan::new(file, SegmentKey { store: self.store, number }, from, end, READ_AHEAD);
             while let Some(found) = scan.next().map_err(unreadable)? {
-                let Found::Record(raw) = found else { continue };
+                let raw = match found {
+                    Found::Record(raw) => raw,
+                    Found::Damage { from, to, .. } if self.state().lost_in(number, &(from..to)).is_some() => continue,
+                    Found::Damage { from, .. } => {
+                        let here = segment::position(number, from);
+                        return if gone_through > 0 { Ok(Stopped::At(here)) } else { Err(self.survey(number)) };
+                    }
+                };
                 gone_through += u64::from(raw.end - raw.offset);
                 let next = segment::position(number, raw.end);
                 if each(self, number, raw) || gone_through >= SCAN_BYTES {
@@ -201,7 +210,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`JournalError::Read`].
-    pub fn changes(&mut self, after: Position, max: usize) -> Result<Changes, JournalError> {
+    pub fn changes(&mut self, after: Position, max: usize) -> Result<Changes, Obstacle> {
         let (segments, oldest, tail): (Vec<(u32, u32)>, Option<Position>, Position) = {
             let state = self.state();
             let (first, _) = segment::split(after);
@@ -223,7 +232,7 @@ impl Reader {
             changes.len() >= max || locked.is_some()
         })?;
         if let Some(key) = locked {
-            return Err(JournalError::NoKey(key));
+            return Err(JournalError::NoKey(key).into());
         }
         // What is gone is said last, to a reader that has heard of everything that was copied forward: the records that told
         // one that lags of a copy may be gone by now, and it would take the event for gone where it last knew it.
@@ -239,7 +248,7 @@ impl Reader {
     }
 
     /// The segment's file; none if it has been let go of meanwhile.
-    fn file(&mut self, number: u32) -> Result<Option<Arc<dyn DiskFile>>, JournalError> {
+    pub fn file(&mut self, number: u32) -> Result<Option<Arc<dyn DiskFile>>, JournalError> {
         let oldest = self.state().segments.keys().next().copied().unwrap_or(0);
         self.open.retain(|(open, _)| *open >= oldest); // an open file keeps its blocks on the disk
         if let Some((_, file)) = self.open.iter().find(|(open, _)| *open == number) {
@@ -258,13 +267,13 @@ impl Reader {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    pub fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[allow(clippy::needless_pass_by_value)] // for `map_err`
-fn unreadable(error: io::Error) -> JournalError {
+pub fn unreadable(error: io::Error) -> JournalError {
     JournalError::Read(Arc::from(error.to_string()))
 }
 
@@ -289,6 +298,11 @@ fn change(at: Position, record: Record) -> Option<Change> {
         Record::Duplicate { original, conflict, at } => Change::Duplicate { original, conflict, at },
         Record::SameBody { event, like } => Change::SameBody { event, like },
         Record::Erased { event, at, .. } => Change::Erased { event, at },
+        Record::Lost(loss) if loss.why == Lost::Torn => return None,
+        Record::Lost(loss) => {
+            let place = |offset| segment::position(loss.segment, offset);
+            Change::Lost { from: place(loss.bytes.start), before: place(loss.bytes.end), at }
+        }
         Record::Trimmed { .. } => return None,
     })
 }

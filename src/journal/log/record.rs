@@ -14,6 +14,7 @@
 //! | 5 Duplicate | event id 16, conflict u8, at |
 //! | 6 Trimmed | segment u32 |
 //! | 7 Same body | event id 16, id 16 of an earlier event with the same signed bytes |
+//! | 8 Lost | a stretch of a segment that cannot be read, and the deliveries whose events were there: see [`super::lost`] |
 //! | 9 Erased | event id 16, home of its first delivery, u8 count of deliveries, at |
 //!
 //! The first byte of an event's payload is flags: 1 for the moved-from that follows, 2 for an event that was erased. The latter's record is as
@@ -25,6 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::codec::{Decoder, Encoder, Malformed};
+use super::lost::Loss;
 use super::parts::{Parts, Payload, Unreadable, Writing};
 use super::segment::RawRecord;
 use super::stored::{EventRecord, decode_event, encode_event};
@@ -68,6 +70,8 @@ pub enum Record {
     SameBody { event: EventId, like: EventId },
     /// An event is erased; its deliveries that waited or were dead have ended. `home` is its first delivery's.
     Erased { event: EventId, home: Home, deliveries: u8, at: UnixMillis },
+    /// A stretch cannot be read.
+    Lost(Box<Loss>),
 }
 
 /// The number of [`Record::Event`], which readers may pick out.
@@ -80,6 +84,8 @@ pub const KIND_REARMED: u8 = 4;
 const KIND_DUPLICATE: u8 = 5;
 const KIND_TRIMMED: u8 = 6;
 const KIND_SAME_BODY: u8 = 7;
+/// The number of [`Record::Lost`].
+pub const KIND_LOST: u8 = 8;
 const KIND_ERASED: u8 = 9;
 
 impl Record {
@@ -117,6 +123,10 @@ impl Record {
                 out.raw(event.as_bytes()).raw(like.as_bytes());
                 KIND_SAME_BODY
             }
+            Self::Lost(loss) => {
+                loss.encode(out);
+                KIND_LOST
+            }
             Self::Erased { event, home, deliveries, at } => {
                 out.raw(event.as_bytes()).u32(home.segment).u32(home.entry).u8(*deliveries).i64(at.0);
                 KIND_ERASED
@@ -147,6 +157,7 @@ impl Record {
         }
         let from = &mut reading.open;
         Ok(match kind {
+            KIND_LOST => Self::Lost(Box::new(Loss::decode(from)?)),
             KIND_STARTED => {
                 let (delivery, home) = decode_target(from)?;
                 let event_at = Position(from.u64()?);

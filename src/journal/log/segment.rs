@@ -17,7 +17,7 @@
 //! | 6–7 | zero |
 //! | 8–11 | length of the payload |
 //! | 12–15 | CRC-32C of the payload |
-//! | 16–19 | for an event, the number of its first entry in the segment, else zero |
+//! | 16–19 | for an event or what is lost, the number of its first entry in the segment, else zero |
 //! | 20–23 | CRC-32C of store id, segment number, offset and bytes 0–19 |
 //! | 24… | payload |
 //!
@@ -32,7 +32,7 @@ use bytes::{Bytes, BytesMut};
 use super::parts::Payload;
 use crate::base::UnixMillis;
 use crate::journal::Position;
-use crate::journal::disk::{Disk, DiskFile};
+use crate::journal::disk::{self, Disk, DiskFile};
 use crate::journal::seal::KeyId;
 
 /// The format that this program writes.
@@ -139,7 +139,7 @@ pub enum Header {
         /// The key that what is sealed in it is sealed with.
         sealed_by: Option<KeyId>,
     },
-    /// It ends before its header does, or the header was never written whole: a crash while it was made.
+    /// It ends before its header does, or the header was never written whole (a crash while it was made), or is damaged.
     Torn,
     /// It was written by a program with another format.
     OtherFormat(u32),
@@ -153,7 +153,7 @@ pub enum Header {
 /// As the operating system says.
 pub fn read_header(file: &dyn DiskFile, key: SegmentKey) -> io::Result<Header> {
     let mut bytes = [0u8; HEADER_BYTES as usize];
-    if file.read_at(&mut bytes, 0)? < bytes.len() {
+    if disk::read_around(file, &mut bytes, 0)? < bytes.len() {
         return Ok(Header::Torn);
     }
     let (said, sum) = bytes.split_at(HEADER_BYTES as usize - 4);
@@ -227,6 +227,8 @@ pub enum Found {
         from: u32,
         /// The first offset after.
         to: u32,
+        /// The record, where its header holds; its payload is not to be believed.
+        suspect: Option<RawRecord>,
     },
 }
 
@@ -235,6 +237,7 @@ pub struct Scan {
     file: Arc<dyn DiskFile>,
     key: SegmentKey,
     at: u32,
+    after: u32,
     end: u32,
     buffer: Bytes,
     buffer_at: u32,
@@ -242,35 +245,36 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Reads from `at` (at least after the header) up to `end`, `read_ahead` bytes at a time.
-    pub fn new(file: Arc<dyn DiskFile>, key: SegmentKey, at: u32, end: u32, read_ahead: usize) -> Self {
-        Self { file, key, at: at.max(HEADER_BYTES), end, buffer: Bytes::new(), buffer_at: 0, read_ahead }
+    /// Reads the records that begin at `after` or later, up to `end`, `read_ahead` bytes at a time. Just after where one
+    /// begins is as good as where it ends.
+    pub fn new(file: Arc<dyn DiskFile>, key: SegmentKey, after: u32, end: u32, read_ahead: usize) -> Self {
+        let after = after.max(HEADER_BYTES);
+        let at = after - after % ALIGN as u32;
+        Self { file, key, at, after, end, buffer: Bytes::new(), buffer_at: 0, read_ahead }
     }
 
-    /// The next record or stretch of damage; none at the end.
+    /// The next record or stretch of damage; none at the end. A page of the file that cannot be read is damage as well.
     ///
     /// # Errors
-    /// As the operating system says.
+    /// As the operating system says, but for pages that cannot be read.
     pub fn next(&mut self) -> io::Result<Option<Found>> {
-        if self.at >= self.end {
-            return Ok(None);
+        while self.at < self.end {
+            let from = self.at;
+            let (to, suspect) = match self.record_at(from)? {
+                Parsed::Good(record) => {
+                    self.at = record.end;
+                    if record.offset < self.after {
+                        continue;
+                    }
+                    return Ok(Some(Found::Record(record)));
+                }
+                Parsed::BadPayload(record) => (record.end, Some(record)),
+                Parsed::NoHeader => (self.resynchronise(from)?, None),
+            };
+            self.at = to;
+            return Ok(Some(Found::Damage { from, to, suspect }));
         }
-        let from = self.at;
-        match self.record_at(from)? {
-            Parsed::Good(record) => {
-                self.at = record.end;
-                Ok(Some(Found::Record(record)))
-            }
-            Parsed::BadPayload { end } => {
-                self.at = end;
-                Ok(Some(Found::Damage { from, to: end }))
-            }
-            Parsed::NoHeader => {
-                let to = self.resynchronise(from)?;
-                self.at = to;
-                Ok(Some(Found::Damage { from, to }))
-            }
-        }
+        Ok(None)
     }
 
     fn resynchronise(&mut self, from: u32) -> io::Result<u32> {
@@ -304,10 +308,9 @@ impl Scan {
         let (kind, form) = (said.get(4).copied().unwrap_or(0), said.get(5).copied().unwrap_or(0));
         let (sum, entry) = (u32_at(said, 12), u32_at(said, 16));
         let payload = self.bytes(at + RECORD_HEADER as u32, length)?;
-        if payload.len() < length || crc32c::crc32c(&payload) != sum {
-            return Ok(Parsed::BadPayload { end });
-        }
-        Ok(Parsed::Good(RawRecord { offset: at, end, kind, form, entry, payload }))
+        let holds = payload.len() == length && crc32c::crc32c(&payload) == sum;
+        let record = RawRecord { offset: at, end, kind, form, entry, payload };
+        Ok(if holds { Parsed::Good(record) } else { Parsed::BadPayload(record) })
     }
 
     /// `count` bytes at `at`; fewer only at the end of the file.
@@ -318,7 +321,7 @@ impl Scan {
         }
         let want = count.max(self.read_ahead).min((self.end.saturating_sub(at)) as usize).max(count);
         let mut fresh = BytesMut::zeroed(want);
-        let got = self.file.read_at(&mut fresh, u64::from(at))?;
+        let got = disk::read_around(&*self.file, &mut fresh, u64::from(at))?;
         fresh.truncate(got);
         self.buffer = fresh.freeze();
         self.buffer_at = at;
@@ -333,7 +336,7 @@ fn slice(bytes: &Bytes, skip: usize, count: usize) -> Option<Bytes> {
 
 enum Parsed {
     Good(RawRecord),
-    BadPayload { end: u32 },
+    BadPayload(RawRecord),
     NoHeader,
 }
 
@@ -345,7 +348,7 @@ pub fn read_one(file: Arc<dyn DiskFile>, key: SegmentKey, offset: u32, end: u32)
     let mut scan = Scan::new(file, key, offset, end, 16 << 10);
     Ok(match scan.record_at(offset)? {
         Parsed::Good(record) => Some(record),
-        Parsed::BadPayload { .. } | Parsed::NoHeader => None,
+        Parsed::BadPayload(_) | Parsed::NoHeader => None,
     })
 }
 

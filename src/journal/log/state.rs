@@ -155,15 +155,11 @@ impl State {
         }
         let route = |delivery: &StoredDelivery| self.route(&record.source, &delivery.destination).unwrap_or(0);
         let routes: Vec<u16> = record.deliveries.iter().map(route).collect();
+        self.reach(number, first);
         let Some(segment) = self.segments.get_mut(&number).map(Arc::make_mut) else { return };
         segment.events += 1;
         segment.event_bytes += u64::from(record.bytes);
         segment.newest = segment.newest.max(record.received_at);
-        // An event whose record was damaged leaves a gap in the numbers, never a shift.
-        while u32::try_from(segment.entries.len()).is_ok_and(|length| length < first) {
-            segment.entries.push(Entry::new(Standing::Moved, 0, 0));
-            segment.classes.push_event(1, 0);
-        }
         segment.classes.push_event(routes.len(), record.bytes);
         for (delivery, route) in record.deliveries.iter().zip(&routes) {
             segment.entries.push(Entry::new(Standing::Moved, *route, delivery.progress.attempts));
@@ -255,6 +251,9 @@ impl State {
     pub fn remove_segment(&mut self, number: u32) {
         self.forget_unsettled(number);
         let Some(segment) = self.segments.remove(&number) else { return };
+        if !segment.lost.is_empty() {
+            self.forget_active(number);
+        }
         for entry in &segment.entries {
             if let Some(route) = self.routes.get_mut(entry.route()) {
                 match entry.standing() {
@@ -378,7 +377,8 @@ impl State {
         lane.notify.notify_one();
     }
 
-    fn entry_mut(&mut self, home: Home) -> Option<&mut Entry> {
+    /// The same, to be changed.
+    pub fn entry_mut(&mut self, home: Home) -> Option<&mut Entry> {
         self.segments.get_mut(&home.segment).map(Arc::make_mut)?.entries.get_mut(home.entry as usize)
     }
 
@@ -389,7 +389,7 @@ impl State {
     }
 
     /// Moves the entry at `home` to another standing, and every count with it.
-    fn stand(&mut self, home: Home, standing: Standing, attempts: Option<u32>) {
+    pub fn stand(&mut self, home: Home, standing: Standing, attempts: Option<u32>) {
         let before = self.is_unsettled(home);
         self.stand_only(home, standing, attempts);
         self.recount(home, before);

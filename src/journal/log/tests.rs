@@ -3,13 +3,18 @@
 mod backup;
 mod checkpoints;
 mod clocks;
+mod damage;
 mod erase;
+mod every_byte;
 mod faults;
 mod first;
 mod formats;
 mod orphans;
+mod panics;
+mod power;
 mod sealed;
 mod shares;
+mod shortages;
 mod space;
 
 use std::collections::BTreeSet;

@@ -94,7 +94,7 @@ impl Mark {
             return Ok(None);
         }
         let mut bytes = vec![0; 64];
-        let count = disk.open(FILE)?.read_at(&mut bytes, 0)?;
+        let count = disk::read_around(&*disk.open(FILE)?, &mut bytes, 0)?;
         bytes.truncate(count);
         let mark = Self::decode(Bytes::from(bytes));
         if mark.is_err() {

@@ -9,15 +9,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::RETRY_AFTER;
 use super::commit::{Batch, Broken};
+use super::damage::Survey;
 use super::entry::{Entry, Segment, Standing};
 use super::parts::Unreadable;
-use super::record::{self, Home, Record};
+use super::record::{Home, Record};
 use super::segment::{self, Found, Scan, SegmentKey};
 use super::state::EventFacts;
 use super::stored::{self, EventRecord};
 use super::writer::{Limits, ORDINARY_BYTES, Writer};
+use super::{RETRY_AFTER, aside};
 use crate::base::{ByteSize, UnixMillis};
 use crate::event::{DeliveryId, DeliveryStatus};
 use crate::journal::{JournalError, Room, SourceStats};
@@ -47,10 +48,15 @@ impl Writer {
         }
         self.exhausted = false;
         self.follow_keys()?; // where it failed before
-        self.index_bytes = self.disk.list("index").map_or(0, |files| files.iter().map(|(_, bytes)| bytes).sum());
+        let size = |dir| self.disk.list(dir).map_or(0, |files| files.iter().map(|(_, bytes)| bytes).sum::<u64>());
+        self.index_bytes = size("index") + size(aside::DIR);
         let _ = self.tend_claims(); // a failure is logged, shows in `room`, and is tried again
         if let Err(error) = self.time.mark_now_and_then(&*self.disk) {
             tracing::warn!(%error, "the journal's time could not be written down; it is tried again");
+        }
+        let spare = self.limits.reserve();
+        if let Err(error) = self.reserve.hold(&*self.disk, spare) {
+            tracing::debug!(%error, "no reserve is held; it is tried again");
         }
         self.measure();
         self.say_who_is_over();
@@ -224,19 +230,27 @@ impl Writer {
         let key = SegmentKey { store: self.store, number };
         let now = self.time.now();
         let opened = self.disk.open(&segment::path(number));
-        let file = opened.map_err(|error| self.fail(&format!("segment {number} cannot be read: {error}")))?;
+        let file = opened.map_err(|error| self.write_failed(&error, &format!("read segment {number}")))?;
         let mut scan = Scan::new(file, key, 0, end, 1 << 20);
-        let mut copied = 0;
+        let (mut copied, mut survey) = (0, Survey::of(number));
         loop {
             let raw = match scan.next() {
-                Ok(None) => return Ok(copied),
-                Ok(Some(Found::Record(raw))) if raw.kind == record::KIND_EVENT => raw,
-                Ok(Some(_)) => continue,
-                Err(error) => return Err(self.fail(&format!("segment {number} cannot be read: {error}"))),
+                Ok(None) => break,
+                Ok(Some(Found::Record(raw))) => raw,
+                Ok(Some(Found::Damage { from, to, suspect })) => {
+                    survey.damage(from..to, suspect);
+                    continue;
+                }
+                Err(error) => return Err(self.write_failed(&error, &format!("read segment {number}"))),
             };
+            survey.record(&raw);
             let (offset, first) = (raw.offset, raw.entry);
             let mut event = match Record::decode(&raw, &self.keys.load()) {
                 Ok(Record::Event(event)) => event,
+                Ok(Record::Lost(loss)) => {
+                    self.copy_loss(Home { segment: number, entry: first }, offset..raw.end, &loss, batch)?;
+                    continue;
+                }
                 Err(Unreadable::NoKey(key)) => {
                     return Err(self.fail(&format!("segment {number} is sealed with a key that is not there: {key}")));
                 }
@@ -260,6 +274,10 @@ impl Writer {
                 self.commit(batch)?;
             }
         }
+        self.commit(batch)?;
+        let entries = self.state().segments.get(&number).map_or(0, |segment| segment.entries.len());
+        self.lost(survey.end(u32::try_from(entries).unwrap_or(u32::MAX)))?;
+        Ok(copied)
     }
 
     /// Sets the record's deliveries to where they stand now. False if nothing of it is needed.

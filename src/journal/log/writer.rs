@@ -12,11 +12,13 @@ use tokio::time::Instant;
 use super::checkpoint::Checkpoints;
 use super::claims::{Claims, Found, Held};
 use super::commit::{Batch, Broken, Effect, Told};
+use super::damage::Stretch;
 use super::entry::Standing;
 use super::first::{attempt_notes, will_wait};
 use super::parts::Payload;
 use super::pauses;
 use super::record::{Home, KIND_EVENT, Record};
+use super::reserve::Reserve;
 use super::segment::{self, HEADER_BYTES};
 use super::shares::Shares;
 use super::state::{EventFacts, Rearmed, State};
@@ -61,6 +63,8 @@ pub enum Command {
     SetRoutes { routes: Routes, reply: Reply<(), JournalError> },
     /// Make these pending again.
     Rearm { at: Located, first_entry: u32, wanted: Vec<u8>, why: Rearm, reply: Reply<Vec<DeliveryId>, JournalError> },
+    /// These cannot be read.
+    Lost { stretches: Vec<Stretch>, reply: Reply<(), JournalError> },
     /// Note that an event is erased, and end what waits of it. Says how many deliveries those are.
     Erase { event: EventId, first: Home, deliveries: u8, reply: Reply<u32, JournalError> },
     /// Say what a backup has to have, and hold it.
@@ -111,6 +115,7 @@ pub struct Writer {
     pub over_share: BTreeSet<Name>,
     pub log_bytes: u64,
     pub index_bytes: u64,
+    pub reserve: Reserve,
 }
 
 /// How much the log may take.
@@ -244,6 +249,10 @@ impl Writer {
                     Ok(ids) => batch.replies.push(Told::Rearm(reply, ids)),
                     Err(broken) => drop(reply.send(Err(broken.into()))),
                 }
+            }
+            Command::Lost { stretches, reply } => {
+                let _ = self.commit(batch); // whoever waits has been told
+                drop(reply.send(self.lost(stretches).map_err(JournalError::from)));
             }
             Command::Erase { event, first, deliveries, reply } => {
                 let _ = self.commit(batch); // whoever waits has been told
@@ -453,19 +462,24 @@ impl Writer {
         if self.state().is_orphaned(id, home) {
             return Err(JournalError::Orphaned);
         }
+        if self.state().entry(home).is_none_or(|entry| entry.standing() != Standing::Pending) {
+            return Err(JournalError::Unknown); // its event has been lost since it was read
+        }
         let at = self.clock.now();
         self.add(&Record::Started { delivery: id, home, event_at, number, at }, batch)?;
         batch.early.push(Effect::Started { id, home, event_at, number });
         Ok(())
     }
 
-    fn settle(&mut self, lane: Option<&Lane>, settled: Settled, reply: Reply<(), JournalError>, batch: &mut Batch) {
-        let (id, verdict, at) = (settled.delivery, settled.verdict, self.time.now());
+    fn settle(&mut self, lane: Option<&Lane>, mut settled: Settled, reply: Reply<(), JournalError>, batch: &mut Batch) {
+        let (id, at) = (settled.delivery, self.time.now());
         let number = settled.attempt.as_ref().map(|attempt| attempt.number);
         let home = match self.home(lane, id) {
             Ok((home, _)) => home,
             Err(error) => return drop(reply.send(Err(error))),
         };
+        let verdict = self.verdict_of(home, settled.verdict);
+        settled.verdict = verdict;
         if let Err(broken) = self.add(&Record::Settled { settled, home, at }, batch) {
             return drop(reply.send(Err(broken.into())));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::super::codec::{Decoder, Malformed};
-use super::super::entry::{Entry, Segment, Standing};
+use super::super::entry::{Entry, Lost, Segment, Standing};
 use super::super::record::{Home, reason_from};
 use super::super::segment::{self, HEADER_BYTES, Header, SegmentKey};
 use super::super::shares::Classes;
@@ -218,8 +218,11 @@ fn decode_segment(from: &mut Decoder) -> Result<(u32, Segment), Unfit> {
     let entry = |bytes: &[u8]| bytes.try_into().map_or(0, u32::from_le_bytes);
     let entries = entries.chunks_exact(4).map(|bytes| Entry::from_bits(entry(bytes))).collect();
     let classes = Classes::from_bytes(&from.take(count)?);
+    let lost = (0..from.u32()?)
+        .map(|_| Ok((from.u32()?..from.u32()?, Lost::from_code(from.u8()?).ok_or(Malformed)?)))
+        .collect::<Result<_, Malformed>>()?;
     let said = Segment { entries, classes, events, event_bytes, newest, newest_dead, has_rearm, ..Segment::default() };
-    Ok((number, Segment { end, made_at, ..said }))
+    Ok((number, Segment { end, made_at, lost, ..said }))
 }
 
 fn decode_active(from: &mut Decoder) -> Result<(DeliveryId, Active), Unfit> {

@@ -117,15 +117,32 @@ fn fill(file: Arc<dyn DiskFile>, store: [u8; 16], snapshot: &Snapshot) -> io::Re
 }
 
 fn encode_segment(out: &mut Encoder, segment: &Segment) {
-    // All fields by name: what is added to them has to be written, or counted when it is read.
-    let Segment { end, entries, classes, events, event_bytes, newest, newest_dead, made_at, has_rearm, .. } = segment;
-    let Segment { pending: _, dead: _, pending_by_route: _, .. } = segment;
+    // All fields by name: what is added to them has to be written, or found out when it is read.
+    let Segment {
+        end,
+        entries,
+        classes,
+        events,
+        event_bytes,
+        newest,
+        newest_dead,
+        made_at,
+        has_rearm,
+        lost,
+        pending: _,
+        dead: _,
+        pending_by_route: _,
+        sealed_by: _,
+    } = segment;
     out.u32(*end).i64(made_at.0).i64(newest.0).i64(newest_dead.0);
     out.u32(*events).u64(*event_bytes).u8(u8::from(*has_rearm)).u32(count(entries.len()));
     for entry in entries {
         out.u32(entry.bits());
     }
-    out.raw(classes.as_bytes());
+    out.raw(classes.as_bytes()).u32(count(lost.len()));
+    for (bytes, why) in lost {
+        out.u32(bytes.start).u32(bytes.end).u8(why.code());
+    }
 }
 
 fn encode_active(out: &mut Encoder, id: DeliveryId, active: &Active) {

@@ -50,7 +50,7 @@ impl Listing {
         let files = disk.list(DIR)?;
         let Some((_, length)) = files.iter().find(|(name, _)| name == FILE) else { return Ok(None) };
         let mut bytes = vec![0; usize::try_from(*length).unwrap_or(0)];
-        let count = disk.open(&format!("{DIR}/{FILE}"))?.read_at(&mut bytes, 0)?;
+        let count = disk::read_around(&*disk.open(&format!("{DIR}/{FILE}"))?, &mut bytes, 0)?;
         bytes.truncate(count);
         Ok(decode(Bytes::from(bytes), store).ok())
     }

@@ -29,7 +29,7 @@ use super::{DIR, Hash, Held, prefix};
 use crate::base::UnixMillis;
 use crate::event::EventId;
 use crate::journal::Position;
-use crate::journal::disk::{Disk, DiskFile};
+use crate::journal::disk::{self, Disk, DiskFile};
 
 pub const MAGIC: &[u8; 8] = b"FBCLAIM3";
 pub const FOOTER: u64 = 64;
@@ -270,7 +270,7 @@ fn is_damage(error: &io::Error) -> bool {
 
 fn read(file: &dyn DiskFile, at: u64, count: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; count];
-    if file.read_at(&mut bytes, at)? < count {
+    if disk::read_around(file, &mut bytes, at)? < count {
         return Err(damaged("the end")); // cut short
     }
     Ok(bytes)

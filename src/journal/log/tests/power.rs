@@ -1,0 +1,119 @@
+//! Power cuts, failed flushes and full disks, on a disk that forgets what was not flushed.
+
+use super::*;
+use crate::journal::disk::forgetful::Forgetful;
+
+fn on(disk: &Forgetful, clock: &Arc<ManualClock>) -> LogJournal {
+    let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) = (Arc::new(disk.clone()), Arc::clone(clock) as _);
+    LogJournal::open_on(disk, &settings(Path::new("/nowhere"), SMALL), clock, Metrics::new("test"), None).unwrap()
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(T0))
+}
+
+async fn append(journal: &LogJournal, key: u8, sync: Sync) -> Result<Appended, AppendError> {
+    journal.append(entry(&[key; 500], Some(key), &["app"]), sync).await
+}
+
+/// P10: names, contents and all, over as many segments and restarts as it takes.
+#[tokio::test]
+async fn what_was_acknowledged_survives_every_power_cut() {
+    let (mut disk, clock) = (Forgetful::default(), clock());
+    let mut kept = Vec::new();
+    for round in 0..4u32 {
+        let journal = on(&disk, &clock);
+        for number in 0..40 {
+            let mut entry = numbered(round * 100 + number);
+            entry.deliveries = super::entry(b"", None, &["app"]).deliveries;
+            entry.event = VerifiedEvent::assumed(event(&[7; 16 << 10]));
+            if kept.len() < 100 {
+                kept.push(fresh(journal.append(entry, Sync::Durable).await.unwrap()));
+            }
+        }
+        disk = disk.after_power_cut();
+    }
+    let journal = on(&disk, &clock);
+    assert_eq!((journal.stats().lanes[0].pending, journal.stats().damaged), (kept.len() as u64, 0));
+    for event in kept {
+        assert!(journal.event(event).await.unwrap().is_some());
+    }
+}
+
+/// A process that dies leaves what it had not flushed in the page cache. Once a duplicate of that is acknowledged, it must stay.
+#[tokio::test]
+async fn what_is_read_back_is_durable_before_it_counts() {
+    let (disk, clock) = (Forgetful::default(), clock());
+    let journal = on(&disk, &clock);
+    let original = fresh(append(&journal, 1, Sync::Behind).await.unwrap());
+    drop(journal);
+    let journal = on(&disk, &clock); // before the page cache was flushed
+    assert!(matches!(append(&journal, 1, Sync::Durable).await.unwrap(), Appended::Duplicate { .. }));
+    let journal = on(&disk.after_power_cut(), &clock);
+    assert!(journal.event(original).await.unwrap().is_some());
+}
+
+/// P15: after a flush that failed nothing may rest on what it left behind, whoever reads it, however the process ends.
+#[tokio::test]
+async fn nothing_rests_on_what_a_failed_flush_left_behind() {
+    let (disk, clock) = (Forgetful::default(), clock());
+    let journal = on(&disk, &clock);
+    append(&journal, 1, Sync::Durable).await.unwrap();
+    let length = |disk: &Forgetful| disk.list("log").unwrap().iter().map(|(_, bytes)| *bytes).max();
+    let before = length(&disk);
+    disk.set_fails(true);
+    assert!(matches!(append(&journal, 2, Sync::Durable).await, Err(AppendError::Failed(_))));
+    assert_eq!(length(&disk), before, "what was not flushed is taken back");
+    disk.set_fails(false);
+    assert!(matches!(append(&journal, 3, Sync::Durable).await, Err(AppendError::Failed(_))));
+    drop(journal);
+    let journal = on(&disk, &clock);
+    assert!(matches!(append(&journal, 2, Sync::Durable).await.unwrap(), Appended::Fresh(_)), "it was not acknowledged");
+
+    // Where it could not be taken back: what is read back of it is written anew.
+    let (disk, clock) = (Forgetful::default(), self::clock());
+    let journal = on(&disk, &clock);
+    append(&journal, 1, Sync::Behind).await.unwrap();
+    disk.set_fails(true);
+    disk.open(&segment::path(1)).unwrap().sync().unwrap_err();
+    disk.set_fails(false);
+    drop(journal);
+    let journal = on(&disk, &clock);
+    assert!(matches!(append(&journal, 1, Sync::Durable).await.unwrap(), Appended::Duplicate { .. }));
+    let journal = on(&disk.after_power_cut(), &clock);
+    assert_eq!(journal.stats().lanes[0].pending, 1);
+}
+
+/// P18: somebody else fills the disk. What was taken is delivered, what cannot be is a dead letter, history makes room, and
+/// intake resumes by itself.
+#[tokio::test]
+async fn delivery_goes_on_while_the_disk_is_full() {
+    let (disk, clock) = (Forgetful::default(), clock());
+    let journal = on(&disk, &clock);
+    for key in 1..=20 {
+        append(&journal, key, Sync::Durable).await.unwrap();
+    }
+    let lane = journal.lanes().borrow()[0].clone();
+    let pending = journal.pending(&lane, Position::START, 100).await.unwrap().deliveries;
+    disk.leave(10);
+    assert!(matches!(
+        journal.append(entry(&[1; 90_000], None, &["app"]), Sync::Durable).await,
+        Err(AppendError::Full { .. })
+    ));
+    journal.trim(Retention::default()).await.unwrap(); // as the app does every second
+    assert!(matches!(journal.room(), Room::Full { .. }));
+    for (number, delivery) in (0..).zip(&pending) {
+        journal.start(&lane, delivery.id, 1).await.unwrap();
+        let verdict = if number % 2 == 0 { Verdict::Delivered } else { Verdict::Dead(DeadReason::GaveUp) };
+        let settled = Settled { delivery: delivery.id, attempt: Some(attempt(1)), verdict };
+        journal.settle(&lane, settled).await.unwrap();
+    }
+    assert_eq!((journal.stats().lanes[0].pending, journal.stats().lanes[0].dead), (0, 10));
+    disk.empty();
+    journal.trim(Retention::default()).await.unwrap();
+    assert_eq!(journal.room(), Room::Open);
+    append(&journal, 99, Sync::Durable).await.unwrap();
+    assert!(disk.list(".").unwrap().iter().any(|(name, _)| name == "reserve"), "held again");
+    let journal = on(&disk.after_power_cut(), &clock);
+    assert_eq!((journal.stats().lanes[0].pending, journal.stats().lanes[0].dead), (1, 10));
+}
