@@ -95,6 +95,15 @@ impl Forgetful {
         names.iter().map(|(name, memory)| (name.clone(), memory.0.lock().unwrap().bytes.clone())).collect()
     }
 
+    /// What `name` has from `from` on was not flushed yet; or its flush failed, and the kernel takes it for written.
+    pub fn unflush(&self, name: &str, from: usize, failed: bool) {
+        let memory = Arc::clone(&self.inner.names.lock().unwrap()[name]);
+        let mut content = memory.0.lock().unwrap();
+        let end = content.bytes.len();
+        content.flushed = if failed { end } else { from };
+        content.never_written.extend(failed.then_some(from..end));
+    }
+
     /// Whether flushes of files fail from now on.
     pub fn set_fails(&self, fails: bool) {
         self.inner.fails.store(fails, Ordering::SeqCst);
