@@ -120,7 +120,8 @@ impl SimDisk {
     /// Flips a bit of a segment or a run of claims. False if there is none.
     pub fn rot(&self) -> bool {
         let mut medium = self.medium();
-        let rotten = |name: &str| name.starts_with("log/") || name.ends_with(".clm");
+        let of_claims = medium.random.u8(..4) == 0;
+        let rotten = |name: &str| name.ends_with(".clm") == of_claims && (of_claims || name.starts_with("log/"));
         let names = medium.shown.files.iter().filter(|(name, _)| rotten(name));
         let files: Vec<u64> =
             names.map(|(_, file)| *file).filter(|file| !medium.files[file].bytes.is_empty()).collect();

@@ -417,7 +417,10 @@ impl Oracle {
         seen.not_before = retry_after.map(|wait| (now + wait, now, life));
         match status {
             Some(200..300) => (seen.taken, seen.asked_again) = (Some((now, life)), false),
-            Some(410) => seen.gave_up = true,
+            Some(410) => {
+                seen.gave_up = true;
+                sim.gone.notify_one();
+            }
             _ => {}
         }
     }

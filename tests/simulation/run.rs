@@ -36,6 +36,8 @@ enum End {
     InCall(u64),
     /// When so many more were acknowledged.
     AtAck(u32),
+    /// When a delivery has just been given up.
+    AtDead,
     /// It is asked to, after so long.
     Asked(u64),
     /// All is well, and it has come to rest.
@@ -59,17 +61,24 @@ pub fn run(seed: u64, mode: Mode, print: bool) -> Outcome {
             0..3 => End::After(millis),
             3 => End::InOpening(random.u64(1..60)),
             4..7 => End::InCall(random.u64(1..150)),
-            7 | 8 => End::AtAck(random.u32(1..20)),
+            7 => End::AtAck(random.u32(1..20)),
+            8 => {
+                if random.bool() {
+                    End::AtAck(random.u32(1..20))
+                } else {
+                    End::AtDead
+                }
+            }
             _ => End::Asked(millis),
         };
         let how = match (end, random.u8(..3)) {
-            (End::AtAck(_), _) | (_, 2) => Crash::PowerCutAtWorst,
+            (End::AtAck(_) | End::AtDead, _) | (_, 2) => Crash::PowerCutAtWorst,
             (_, 0) => Crash::Kill,
             _ => Crash::PowerCut,
         };
         sim.world.note(format_args!("life {life}: {end:?}, {how:?}"));
         left = live(&sim, end, how, left, random.fork());
-        if sim.shape.rots && random.bool() && sim.disk.rot() {
+        if sim.shape.rots && random.u8(..4) > 0 && sim.disk.rot() {
             sim.oracle().rotten += 1;
         }
     }
@@ -159,6 +168,11 @@ async fn lived(sim: &Arc<Sim>, end: End, calls: Option<u64>, before: Left, mut r
         match end {
             End::After(millis) | End::Asked(millis) => pass(millis).await,
             End::InOpening(_) | End::InCall(_) | End::AtAck(_) => pass(sim.shape.span_millis).await,
+            End::AtDead => tokio::select! {
+                biased;
+                () = given_up(sim, &gateway) => {}
+                () = pass(sim.shape.span_millis) => {}
+            },
             End::Rest => rest(sim, &gateway).await,
         }
         if !sim.disk.is_dead() {
@@ -186,6 +200,20 @@ async fn lived(sim: &Arc<Sim>, end: End, calls: Option<u64>, before: Left, mut r
         return None;
     }
     left
+}
+
+/// Waits until a delivery counts as dead.
+async fn given_up(sim: &Sim, gateway: &Gateway) {
+    loop {
+        sim.gone.notified().await;
+        let before = counts(&gateway.journal).1;
+        for _ in 0..5 {
+            if counts(&gateway.journal).1 > before {
+                return;
+            }
+            pass(1).await;
+        }
+    }
 }
 
 /// Waits until the journal takes nothing any more, and the operator has seen that.

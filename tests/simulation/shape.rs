@@ -91,7 +91,7 @@ impl Shape {
             window: seconds([20, 120, 3600][random.usize(..3)]),
             claims_in_memory: [4, 16, 1 << 17][random.usize(..3)],
             faults,
-            rots: seed % 16 == 5,
+            rots: seed % 8 == 5,
             jumps: random.u8(..3) == 0,
         }
     }

@@ -25,6 +25,8 @@ pub struct Sim {
     routes: Mutex<Routed>,
     /// A life is to end now, by a power cut.
     pub cut: Notify,
+    /// An application has said 410.
+    pub gone: Notify,
     /// What an operator has seen in the journal.
     pub events: Mutex<Vec<Located>>,
 }
@@ -71,6 +73,7 @@ impl Sim {
             oracle: Mutex::new(Oracle::new(&shape)),
             routes: Mutex::new(Routed::All),
             cut: Notify::new(),
+            gone: Notify::new(),
             events: Mutex::default(),
             world,
             shape,
