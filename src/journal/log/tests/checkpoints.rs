@@ -355,6 +355,28 @@ async fn a_segment_that_is_missing_is_noticed_although_it_is_not_read() {
     }
 }
 
+/// Places are few, and what there was once is in every checkpoint: see `ROUTES_MAX`.
+#[tokio::test]
+async fn a_route_without_deliveries_is_forgotten() {
+    let store = Store::sized(SMALL);
+    store.append(entry(b"goes", None, &["late"])).await;
+    let (lane, delivery) = (store.lane("late"), store.pending("late").await[0].id);
+    store.journal.start(&lane, delivery, 1).await.unwrap();
+    let settled = Settled { delivery, attempt: Some(attempt(1)), verdict: Verdict::Delivered };
+    store.journal.settle(&lane, settled).await.unwrap();
+    store.clock.pass(HOUR * 24 * 30);
+    store.journal.trim(Retention::default()).await.unwrap();
+    store.append(entry(b"stays", None, &["app"])).await;
+    store.journal.close().await;
+    let Store { dir, clock, journal } = store;
+    crash(journal).await;
+    assert!(loads(dir.path()).unwrap());
+    let (plain, other) = (copied((dir.path(), &clock), without), copied((dir.path(), &clock), |_| ()));
+    let lanes: Vec<_> = other.journal.stats().lanes.iter().map(|lane| lane.destination.to_string()).collect();
+    assert_eq!(lanes, ["app"]);
+    assert_eq!(seen(&other).await, seen(&plain).await);
+}
+
 /// The claims' directory is an older one than the checkpoint: what is in none of its runs is read from the log again.
 #[tokio::test]
 async fn claims_that_went_back_in_time_are_read_again() {
@@ -370,6 +392,8 @@ async fn claims_that_went_back_in_time_are_read_again() {
     copy(old.path(), &dir.path().join("claims"));
     let store = copied((dir.path(), &clock), |_| ());
     assert!(loads(dir.path()).unwrap());
+    // Nothing but claims is taken from what is read a second time.
+    assert_eq!(seen(&store).await, seen(&copied((dir.path(), &clock), without)).await);
     let again = store.append(entry(b"later", Some(100), &["app"])).await;
     assert!(matches!(again, Appended::Duplicate { .. }), "{again:?}");
 }
