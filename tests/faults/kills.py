@@ -116,14 +116,13 @@ def in_opening(binary, home, runs):
     gateway.start()
     took = time.monotonic() - began
     gateway.kill()
-    met = early = 0
+    met, early, window = 0, 0, took / 3
     for _ in range(runs):
         gateway.spawn()
-        started = time.monotonic()
         wait_until(lambda: opens(gateway), 20, "it never opened its log")
         met += 1
         opened = time.monotonic()
-        after = chance.random() * 0.8 * max(took - (opened - started), 0)
+        after = chance.random() * window
         while time.monotonic() - opened < after and gateway.lives():
             time.sleep(0.001)
         if not gateway.lives():
@@ -131,13 +130,14 @@ def in_opening(binary, home, runs):
         ready = gateway.look()
         gateway.kill()
         early += not ready
+        window *= 0.8 if ready else 1.1  # about as long as opening takes, whatever else the machine does
     world.behave = flaky
     gateway.start()
     world.still_known(gateway)
     world.settle(gateway, seconds=120)
     gateway.kill()
     print(f"{runs} kills while opening: {early} before it was ready, {met} with the journal's files open, opening takes {took * 1000:.0f} ms; {world.summary()}")
-    if early * 2 < runs:
+    if early * 2 < runs and runs >= 20 or early == 0:
         raise Failed(f"reach: only {early} of {runs} kills came before it was ready")
 
 
