@@ -80,7 +80,9 @@ impl Shared {
             self.finish(event, patches)?; // the one before was cut off by an error
         }
         for _ in 0..MOVES_MAX {
-            let found = self.ask_reader(move |reader| reader.event(at).map_err(JournalError::from))?.ok_or(JournalError::Unknown)?;
+            let found = self
+                .ask_reader(move |reader| reader.event(at).map_err(JournalError::from))?
+                .ok_or(JournalError::Unknown)?;
             let FoundEvent { at: now_at, first_entry, record } = found;
             if record.erased {
                 return Ok(Erased { purged: 0 });
