@@ -6,7 +6,7 @@
 //! way then, and had read its event before, may still end well: its outcome is recorded against the new entry.
 //!
 //! The payload of kind 8, numbers little-endian: segment u32; first offset u32, first offset after u32; why u8 (1 damaged, 2 torn, 3 this
-//! was copied from there); when it was found i64; u16 count of routes (source, destination bytes); u32 count of deliveries
+//! was copied from there); position u64 of the first of the events, position u64 after them; when it was found i64; u16 count of routes (source, destination bytes); u32 count of deliveries
 //! (entry in that segment u32, route u16, attempts u32).
 
 use std::collections::HashMap;
@@ -41,6 +41,8 @@ pub struct Loss {
     pub bytes: Range<u32>,
     /// What it is.
     pub why: Lost,
+    /// Where the events were, however often this was copied since.
+    pub events: Range<Position>,
     /// When it was found, by the journal's time: since then its deliveries are dead.
     pub at: UnixMillis,
     /// Those of its deliveries that were not settled, or dead.
@@ -72,7 +74,8 @@ impl Loss {
                 u16::try_from(routes.len() - 1).unwrap_or(u16::MAX) // there are fewer routes than that in a journal
             });
         }
-        out.u32(self.segment).u32(self.bytes.start).u32(self.bytes.end).u8(self.why.code()).i64(self.at.0);
+        out.u32(self.segment).u32(self.bytes.start).u32(self.bytes.end).u8(self.why.code());
+        out.u64(self.events.start.0).u64(self.events.end.0).i64(self.at.0);
         out.u16(u16::try_from(routes.len()).unwrap_or(u16::MAX));
         for (source, destination) in routes {
             out.bytes(source.as_str().as_bytes()).bytes(destination.as_str().as_bytes());
@@ -90,7 +93,9 @@ impl Loss {
     /// [`Malformed`] if it is not one.
     pub fn decode(from: &mut Decoder) -> Result<Self, Malformed> {
         let (segment, bytes) = (from.u32()?, from.u32()?..from.u32()?);
-        let (why, at) = (Lost::from_code(from.u8()?).ok_or(Malformed)?, UnixMillis(from.i64()?));
+        let why = Lost::from_code(from.u8()?).ok_or(Malformed)?;
+        let events = Position(from.u64()?)..Position(from.u64()?);
+        let at = UnixMillis(from.i64()?);
         let name = |from: &mut Decoder| Name::new(&from.text()?).map_err(|_| Malformed);
         let routes = (0..from.u16()?).map(|_| Ok((name(from)?, name(from)?))).collect::<Result<Vec<_>, Malformed>>()?;
         let count = from.u32()?;
@@ -100,7 +105,7 @@ impl Loss {
             Ok(LostDelivery { entry, source, destination, attempts })
         };
         let deliveries = (0..count).map(delivery).collect::<Result<_, _>>()?;
-        Ok(Self { segment, bytes, why, at, deliveries })
+        Ok(Self { segment, bytes, why, events, at, deliveries })
     }
 }
 
@@ -214,7 +219,8 @@ impl Writer {
             loop {
                 let (some, more) = rest.split_at(rest.len().min(DELIVERIES_MAX));
                 let (segment, bytes, why) = (stretch.segment, stretch.bytes.clone(), stretch.why);
-                self.add_loss(Loss { segment, bytes, why, at, deliveries: some.to_vec() }, &mut batch)?;
+                let events = segment::position(segment, bytes.start)..segment::position(segment, bytes.end);
+                self.add_loss(Loss { segment, bytes, why, events, at, deliveries: some.to_vec() }, &mut batch)?;
                 rest = more;
                 if rest.is_empty() {
                     break;
@@ -276,7 +282,8 @@ impl Writer {
             return Ok(());
         }
         batch.must_be_durable();
-        self.add_loss(Loss { segment, bytes, why: Lost::Moved, at: loss.at, deliveries }, batch)
+        let (why, events) = (Lost::Moved, loss.events.clone());
+        self.add_loss(Loss { segment, bytes, why, events, at: loss.at, deliveries }, batch)
     }
 
     /// Whether `stretch` is still no record when it is read again.

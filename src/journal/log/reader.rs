@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::damage::Obstacle;
 use super::entry::{Lost, Standing};
+use super::lost::Loss;
 use super::parts::{Parts, Unreadable};
 use super::record::{Home, KIND_EVENT, KIND_REARMED, Record};
 use super::segment::{self, Found, RawRecord, Scan, SegmentKey};
@@ -225,6 +226,7 @@ impl Reader {
                 Ok(Record::Trimmed { segment }) => {
                     gone = gone.max(Some(segment::position(segment.saturating_add(1), 0)));
                 }
+                Ok(Record::Lost(loss)) => changes.extend(losses(segment::position(number, raw.offset), &loss)),
                 Ok(record) => changes.extend(change(segment::position(number, raw.offset), record)),
                 Err(Unreadable::NoKey(key)) => locked = Some(key),
                 Err(Unreadable::Malformed | Unreadable::Altered) => {}
@@ -298,11 +300,19 @@ fn change(at: Position, record: Record) -> Option<Change> {
         Record::Duplicate { original, conflict, at } => Change::Duplicate { original, conflict, at },
         Record::SameBody { event, like } => Change::SameBody { event, like },
         Record::Erased { event, at, .. } => Change::Erased { event, at },
-        Record::Lost(loss) if loss.why == Lost::Torn => return None,
-        Record::Lost(loss) => {
-            let place = |offset| segment::position(loss.segment, offset);
-            Change::Lost { from: place(loss.bytes.start), before: place(loss.bytes.end), at }
-        }
-        Record::Trimmed { .. } => return None,
+        Record::Lost(_) | Record::Trimmed { .. } => return None, // by their own
     })
+}
+
+/// What the record of a loss at `at` says: where the events were; and where they are taken to be by whoever heard of it before it
+/// was copied. One that lags may never hear of that.
+fn losses(at: Position, loss: &Loss) -> Vec<Change> {
+    let place = |offset| segment::position(loss.segment, offset);
+    let (events, copied) = (loss.events.clone(), place(loss.bytes.start)..place(loss.bytes.end));
+    let places = match loss.why {
+        Lost::Torn => Vec::new(),
+        Lost::Damaged => vec![events],
+        Lost::Moved => vec![events, copied],
+    };
+    places.into_iter().map(|place| Change::Lost { from: place.start, before: place.end, at }).collect()
 }
