@@ -239,7 +239,7 @@ impl Store {
             return Ok(Resumed::No("it is of another version"));
         }
         let sql = "SELECT identity, position, sealed_by, unscrubbed FROM state";
-        let state: Option<(Vec<u8>, u64, Option<[u8; 8]>, bool)> =
+        let state: Option<StateRow> =
             db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()?;
         let Some((identity, position, sealed_by, unscrubbed)) = state else {
             return Ok(Resumed::No("it is unfinished"));
@@ -291,6 +291,9 @@ fn make(path: &Path) -> Result<(), IndexError> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     made.map(drop).map_err(|error| IndexError::unusable(path, &error))
 }
+
+/// Whose index it is, up to where it is fed, the key that seals in it, and whether something was erased since it was written anew.
+type StateRow = (Vec<u8>, u64, Option<[u8; 8]>, bool);
 
 enum Resumed {
     Yes,

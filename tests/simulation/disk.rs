@@ -303,7 +303,10 @@ impl DiskFile for Handle {
         }
         if let Some(file) = medium.files.get_mut(&self.file) {
             file.bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
-            file.flushed = file.flushed.min(file.bytes.len());
+            let end = file.bytes.len();
+            file.flushed = file.flushed.min(end);
+            file.holes.iter_mut().for_each(|hole| hole.end = hole.end.min(end));
+            file.holes.retain(|hole| !hole.is_empty());
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ pub const TOTAL: u64 = 1 << 30;
 
 /// Whether what a failed flush did not write is still shown to those who open the file again, as ext4 does. Other file systems
 /// read it back from the medium. A journal that believes the cache acknowledges what the next power cut takes.
-pub const CACHE_LIES: bool = false;
+pub const CACHE_LIES: bool = true;
 
 /// How likely a call is to fail, in a thousand.
 #[derive(Clone, Copy, Debug, Default)]

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::crew::{Workplace, thread};
-use super::open::{self, Lock, Meta};
+use super::lock::Lock;
+use super::meta::Meta;
+use super::open;
 use super::time::Time;
 use super::writer::{Command, Writer};
 use super::{LogJournal, OpenError, claims, erase, segment};

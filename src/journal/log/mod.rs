@@ -19,8 +19,12 @@ mod entry;
 mod erase;
 mod first;
 mod gauges;
+mod hash;
 mod keys;
+mod limits;
+mod lock;
 mod lost;
+mod meta;
 mod open;
 mod orphans;
 mod parts;
@@ -47,14 +51,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::checkpoint::Checkpoints;
 use self::entry::Segment;
 use self::gauges::Gauges;
-use self::open::{Meta, Recovered};
+use self::limits::Limits;
+use self::meta::Meta;
+use self::open::Recovered;
 use self::reader::{FoundEvent, Job, Reader};
 use self::reserve::Reserve;
 use self::segment::SegmentKey;
@@ -62,7 +66,7 @@ use self::shares::Shares;
 use self::state::{EventFacts, Ready, State};
 use self::stored::{EventRecord, Progress, StoredClaim, StoredDelivery};
 use self::time::Time;
-use self::writer::{Active, Append, Command, Limits, Writer};
+use self::writer::{Active, Append, Command, Writer};
 use super::disk::{Disk, RealDisk};
 use super::seal::Keyring;
 use super::{
@@ -71,12 +75,13 @@ use super::{
     Stats, Sync,
 };
 use crate::base::{ByteSize, Clock, Name};
-use crate::event::{DedupeKey, DeliveryId, DeliveryStatus};
+use crate::event::{DeliveryId, DeliveryStatus};
 use crate::telemetry::Metrics;
 
 pub use self::backup::{Stopped, Survey, is_file_of, survey};
 pub use self::crew::{Crew, Workplace};
-pub use self::open::{Lock, OpenError};
+pub use self::lock::Lock;
+pub use self::open::OpenError;
 pub use self::survey::{key_use, lacks};
 
 /// When a sender is asked to come again after a 503 for want of room.
@@ -307,20 +312,7 @@ impl LogJournal {
     }
 
     fn stored_claim(&self, claim: &Claim) -> StoredClaim {
-        let keyed = |key: &DedupeKey| {
-            // A key is 32 bytes and HMAC takes any; the fallback is never reached.
-            let mut mac = Hmac::<Sha256>::new_from_slice(&self.shared.claim_key)
-                .unwrap_or_else(|_| <Hmac<Sha256> as KeyInit>::new(&Default::default()));
-            mac.update(&key.0);
-            mac.finalize().into_bytes()
-        };
-        let mut hash = [0; 16];
-        hash.iter_mut().zip(keyed(&claim.key)).for_each(|(to, from)| *to = from);
-        if let Some(key) = &claim.same_body {
-            hash.iter_mut().zip(keyed(key)).take(8).for_each(|(to, from)| *to = from); // claims::prefix
-        }
-        let until = self.shared.time.now().plus(claim.window);
-        StoredClaim { hash, until, fingerprint: claim.fingerprint, rearms: claim.rearms }
+        hash::stored(&self.shared.claim_key, self.shared.time.now(), claim)
     }
 
     async fn find(&self, at: Located) -> Result<FoundEvent, JournalError> {

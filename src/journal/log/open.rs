@@ -1,18 +1,13 @@
 //! Opening a journal: its lock, its identity, and reading the log back.
 
 use std::cmp::Ordering;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use super::checkpoint;
 use super::claims::{self, Claims, Held};
-use super::codec::{Decoder, Encoder};
 use super::crew::Workplace;
 use super::damage::{Stretch, Survey};
 use super::entry::{Lost, Segment};
@@ -25,7 +20,7 @@ use super::state::{EventFacts, Rearmed, State};
 use super::stored::{self, EventOutline};
 use super::survey::no_key;
 use crate::base::UnixMillis;
-use crate::journal::disk::{self, Disk, DiskFile};
+use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::{KeyUse, Position};
 
 /// Why a journal could not be opened.
@@ -92,129 +87,9 @@ pub enum OpenError {
     },
 }
 
-fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
+pub(super) fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
     let what = what.into();
     move |error| OpenError::Io { what, error }
-}
-
-/// The lock on a journal's directory, held while it lives.
-pub struct Lock(#[allow(dead_code)] File); // the lock is the open file
-
-impl Lock {
-    /// Whether another process has the journal in `dir`. Touches nothing.
-    ///
-    /// # Errors
-    /// [`OpenError::Locked`].
-    pub fn peek(dir: &Path) -> Result<(), OpenError> {
-        let path = dir.join("lock");
-        let Ok(mut file) = File::open(&path) else { return Ok(()) };
-        // Closing the file lets go of what was asked for.
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(locked(&mut file, path)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Makes the directory if need be (mode 0700) and locks it.
-    ///
-    /// # Errors
-    /// [`OpenError::Locked`], [`OpenError::NotOurs`] or [`OpenError::Io`].
-    pub fn take(dir: &Path) -> Result<Self, OpenError> {
-        let name = dir.display().to_string();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(format!("cannot make {name}")))?;
-        let facts = fs::metadata(dir).map_err(failed(format!("cannot look at {name}")))?;
-        if facts.uid() != rustix::process::geteuid().as_raw() {
-            return Err(OpenError::NotOurs { path: dir.to_owned(), owner: facts.uid() });
-        }
-        let path = dir.join("lock");
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let mut file = options.map_err(failed(format!("cannot open {}", path.display())))?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(locked(&mut file, path)),
-            Err(error) => return Err(failed(format!("cannot lock {}", path.display()))(error.into())),
-        }
-        let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        written.map_err(failed(format!("cannot write {}", path.display())))?;
-        Ok(Self(file))
-    }
-}
-
-fn locked(file: &mut File, path: PathBuf) -> OpenError {
-    let mut text = String::new();
-    let holder = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-    OpenError::Locked { path, holder }
-}
-
-/// What a journal is, once and for all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Meta {
-    /// Its id: segments of other journals are told apart by it.
-    pub store: [u8; 16],
-    /// The key of its claims' hashes, so that nobody outside can aim for a collision.
-    pub claim_key: [u8; 32],
-}
-
-const META: &str = "journal.meta";
-const META_MAGIC: &[u8; 8] = b"FBMETA1\0";
-
-impl Meta {
-    /// Reads `journal.meta`, or makes it where the journal is new.
-    ///
-    /// # Errors
-    /// [`OpenError::NoMeta`] if it cannot be read although there are segments, or [`OpenError::Io`].
-    pub fn open(disk: &dyn Disk) -> Result<Self, OpenError> {
-        let files = disk.list(".").map_err(failed("cannot list the journal's directory"))?;
-        let has_segments = disk
-            .list(segment::DIR)
-            .map_err(failed("cannot list the journal's segments"))?
-            .iter()
-            .any(|(name, _)| segment::number_of(name).is_some());
-        if !files.iter().any(|(name, _)| name == META) {
-            return if has_segments { Err(OpenError::NoMeta) } else { Self::make(disk) };
-        }
-        match Self::peek(disk)? {
-            Some(meta) => Ok(meta),
-            None if has_segments => Err(OpenError::NoMeta),
-            None => Self::make(disk),
-        }
-    }
-
-    /// Reads `journal.meta`; none if it is not there, or is damaged.
-    ///
-    /// # Errors
-    /// [`OpenError::Io`].
-    pub fn peek(disk: &dyn Disk) -> Result<Option<Self>, OpenError> {
-        let file = match disk.open(META) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(failed("cannot open journal.meta"))?,
-        };
-        let mut bytes = [0; 60];
-        let got = file.read_at(&mut bytes, 0).map_err(failed("cannot read journal.meta"))?;
-        Ok(Self::decode(&Bytes::copy_from_slice(bytes.get(..got).unwrap_or_default())))
-    }
-
-    fn make(disk: &dyn Disk) -> Result<Self, OpenError> {
-        let mut meta = Self { store: [0; 16], claim_key: [0; 32] };
-        disk.random(&mut meta.store).map_err(failed("no randomness"))?;
-        disk.random(&mut meta.claim_key).map_err(failed("no randomness"))?;
-        let mut out = Encoder::default();
-        out.raw(META_MAGIC).raw(&meta.store).raw(&meta.claim_key);
-        let sum = crc32c::crc32c(&out.0);
-        out.u32(sum);
-        disk::replace(disk, ".", META, &out.0).map_err(failed("cannot write journal.meta"))?;
-        Ok(meta)
-    }
-
-    fn decode(bytes: &Bytes) -> Option<Self> {
-        let mut from = Decoder(bytes.clone());
-        let magic = from.take(8).ok()?;
-        let store = from.id().ok()?;
-        let key = from.take(32).ok()?;
-        let sum = from.u32().ok()?;
-        let good = magic == META_MAGIC.as_slice() && sum == crc32c::crc32c(bytes.get(..56)?);
-        Some(Self { store, claim_key: key.as_ref().try_into().ok()? }).filter(|_| good)
-    }
 }
 
 /// What reading the log back came to.

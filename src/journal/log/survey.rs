@@ -8,7 +8,8 @@ use std::io;
 use std::path::Path;
 
 use super::claims;
-use super::open::{Meta, OpenError};
+use super::meta::Meta;
+use super::open::OpenError;
 use super::segment::{self, FORMAT, HEADER_BYTES, Header, SegmentKey};
 use crate::base::ByteSize;
 use crate::journal::disk::{Disk, RealDisk};
