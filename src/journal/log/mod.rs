@@ -193,7 +193,7 @@ impl LogJournal {
                 log_bytes,
                 read_bytes,
                 from_checkpoint = checkpoint.is_some(),
-                took_ms = began.elapsed().as_millis(),
+                took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
                 "the journal was read back"
             );
         }
