@@ -134,7 +134,9 @@ fn fits(
             return Err(Unfit::Elsewhere("there is a segment that it does not know of"));
         };
         let length = u32::try_from(*bytes).unwrap_or(u32::MAX);
-        if length != segment.end && *present < number {
+        // Readers go no further than a write that a crash tore, which stays behind their end.
+        let torn = segment.lost.iter().filter(|(_, why)| *why == Lost::Torn).map(|(torn, _)| torn.end).max();
+        if length != torn.unwrap_or(0).max(segment.end) && *present < number {
             return Err(Unfit::Elsewhere("a segment has another length"));
         }
         let file = disk.open(&segment::path(*present))?;

@@ -315,6 +315,24 @@ async fn a_checkpoint_with_any_byte_flipped_or_cut_anywhere_is_passed_over() {
     assert!(loads(dir.path()).is_err());
 }
 
+/// What a crash tore stays at the end of its segment: checkpoints after that are believed all the same.
+#[tokio::test]
+async fn a_checkpoint_that_knows_of_a_torn_write_is_believed() {
+    let (dir, clock) = closed().await;
+    fs::remove_file(dir.path().join(FILE)).unwrap();
+    let log = dir.path().join(segment::path(1));
+    let bytes = fs::read(&log).unwrap();
+    fs::write(&log, &bytes[..bytes.len() - 20]).unwrap();
+    let settings = settings(dir.path(), SMALL);
+    let journal = LogJournal::open(&settings, clock, Metrics::new("test")).unwrap();
+    journal.close().await;
+    crash(journal).await;
+    assert!(loads(dir.path()).unwrap());
+    let bytes = fs::read(&log).unwrap();
+    fs::write(&log, &bytes[..bytes.len() - 8]).unwrap();
+    assert!(matches!(loads(dir.path()), Err(checkpoint::Unfit::Elsewhere(_))));
+}
+
 #[tokio::test]
 async fn a_checkpoint_that_the_log_does_not_bear_out_is_passed_over() {
     let (dir, clock) = closed().await;
