@@ -8,6 +8,8 @@ mod endpoints;
 mod files;
 mod live;
 mod reload;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,7 +30,7 @@ use crate::base::{Clock, Name, SystemClock, Tasks};
 use crate::config::Config;
 use crate::deliver::{ClientError, Targets};
 use crate::dispatch::Dispatch;
-use crate::index::{Index, IndexError};
+use crate::index::Index;
 use crate::ingress::{self, Address, BindError, Edge, Listeners};
 use crate::intake::{Handle, Intake, Underway};
 use crate::journal::log::{self, LogJournal, OpenError};
@@ -56,9 +58,6 @@ pub enum StartError {
     /// The journal cannot be opened.
     #[error("the journal cannot be opened")]
     Journal(#[from] OpenError),
-    /// The index cannot be opened.
-    #[error("the index cannot be opened")]
-    Index(#[from] IndexError),
     /// The public side cannot listen.
     #[error("the public side cannot listen")]
     Ingress(#[from] BindError),
@@ -186,9 +185,9 @@ impl Gateway {
         }
         live::follow_routes(&journal, &config).await;
         let dir = log::index_dir(&config.journal.dir);
-        let index = Index::open(&dir, journal.identity(), journal.clone(), journal.keys(), &work)?;
+        let index = Index::open(&dir, journal.identity(), journal.clone(), journal.keys(), &work);
         let (keep, retention) = watch::channel(config.journal.retention);
-        work.spawn("retention", trim(journal.clone(), retention, work.stopping()));
+        work.spawn("retention", trim(journal.clone(), retention, work.clone()));
 
         let intake = Arc::new(Intake {
             router: ArcSwap::from(Arc::clone(&endpoints.router)),
@@ -248,7 +247,7 @@ impl Gateway {
         let runtimes: Vec<Runtime> = runtimes.collect::<io::Result<_>>()?;
         for ((number, listeners), runtime) in listeners.into_iter().enumerate().zip(runtimes) {
             let worker = shared.clone();
-            let body = move || worker.run(number, listeners, &runtime);
+            let body = work.guard("worker", move || worker.run(number, listeners, &runtime));
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(body)?;
         }
         let live = Live::new(config, endpoints, parts);
@@ -339,13 +338,19 @@ impl Shared {
     }
 }
 
-async fn trim(journal: LogJournal, keep: watch::Receiver<Retention>, stopping: CancellationToken) {
+async fn trim(journal: LogJournal, keep: watch::Receiver<Retention>, tasks: Tasks) {
+    let stopping = tasks.stopping();
     let mut every = tokio::time::interval(TRIM_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stopping.run_until_cancelled(every.tick()).await.is_some() {
         let keep = *keep.borrow();
         if let Err(error) = journal.trim(keep).await {
             tracing::debug!(%error, "nothing was let go of"); // what is wrong shows in `room`, and was logged there
+        }
+        if !journal.is_manned() {
+            tracing::error!("a part of the journal has panicked; shutting down");
+            tasks.fail(); // whether or not anything is delivered that would come upon it
+            return;
         }
     }
 }

@@ -421,7 +421,7 @@ async fn deliver<J: Journal>(
         }
         Err(error) => return Ended { pending, result: Err(error) },
     };
-    let (number, reason) = (pending.attempts + 1, pending.reason);
+    let (number, reason) = (pending.attempts.saturating_add(1), pending.reason);
     if let Err(error) = journal.start(&lane, pending.id, number).await {
         return Ended { pending, result: Err(error) };
     }

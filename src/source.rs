@@ -148,7 +148,7 @@ impl Source {
     pub fn admit(&self, head: &Head, room: &Room) -> Result<(), Denied> {
         match room {
             Room::Open => {}
-            Room::Full { retry_after } | Room::OverShare { retry_after } | Room::Stalled { retry_after } => {
+            Room::Full { retry_after, .. } | Room::OverShare { retry_after } | Room::Stalled { retry_after } => {
                 return Err(Denied::NoRoom { retry_after: *retry_after });
             }
             Room::Failed(_) => return Err(Denied::NoRoom { retry_after: FAILED_RETRY_AFTER }),

@@ -35,8 +35,9 @@ pub(super) async fn one<J: Journal>(
 
 /// Erases it in the journal. The record may have moved since the index was asked, so it is looked for twice.
 async fn erase<J: Journal>(state: &State<J>, id: EventId) -> Result<journal::Erased, Problem> {
+    let mut freshness = Freshness::Current;
     for _ in 0..2 {
-        state.catch_up().await;
+        freshness = state.catch_up().await;
         let Some(located) = state.index.locate(id).await? else { break };
         match state.journal.erase(located).await {
             Ok(erased) => return Ok(erased),
@@ -44,5 +45,5 @@ async fn erase<J: Journal>(state: &State<J>, id: EventId) -> Result<journal::Era
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Problem::NotFound("there is no such event, or it is no longer kept"))
+    Err(freshness.no_event())
 }

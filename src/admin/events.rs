@@ -13,7 +13,7 @@ use super::access::MayRead;
 use super::filter::{List, filter};
 use super::problem::Problem;
 use super::redact::{self, Shown};
-use super::{Redactions, State, view};
+use super::{Freshness, Redactions, State, view};
 use crate::base::Name;
 use crate::event::{Event, EventId};
 use crate::index::{Detail, Item, Page};
@@ -56,7 +56,7 @@ pub(super) async fn show<J: Journal>(
 ) -> Result<Response, Problem> {
     no_parameters(parameters)?;
     let freshness = state.catch_up().await;
-    let mut detail = detail(&state, parse_id(id)?).await?;
+    let mut detail = detail(&state, parse_id(id)?, freshness).await?;
     hide_target(&state.redactions, &mut detail.item);
     let shown = match record(&state, &detail).await {
         Ok(kept) => {
@@ -78,7 +78,7 @@ pub(super) async fn body<J: Journal>(
 ) -> Result<Response, Problem> {
     no_parameters(parameters)?;
     let freshness = state.catch_up().await;
-    let detail = detail(&state, parse_id(id)?).await?;
+    let detail = detail(&state, parse_id(id)?, freshness).await?;
     let Kept { event, .. } = record(&state, &detail).await.map_err(Lost::into_problem)?;
     let Some(secret) = secrets(&state, &event) else { return Err(Problem::Withheld(UNKNOWN_SECRETS)) };
 
@@ -134,8 +134,8 @@ pub(super) fn parse_id(id: Id) -> Result<EventId, Problem> {
     id.ok_or_else(|| Problem::Bad("this is not an event's id; one is `evt_` and 32 hex digits".into()))
 }
 
-async fn detail<J: Journal>(state: &State<J>, id: EventId) -> Result<Detail, Problem> {
-    state.index.show(id).await?.ok_or(Problem::NotFound("there is no such event, or it is no longer kept"))
+async fn detail<J: Journal>(state: &State<J>, id: EventId, freshness: Freshness) -> Result<Detail, Problem> {
+    state.index.show(id).await?.ok_or_else(|| freshness.no_event())
 }
 
 /// Hides what is secret in a request's path and query.

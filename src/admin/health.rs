@@ -19,14 +19,23 @@ pub(super) async fn alive() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
 
-/// The program can take events and keep them. Why it cannot is for those who may read, and how many stretches of the journal were
-/// found damaged: that is no reason to take none.
+/// The program can take events and keep them. Why it cannot is for those who may read, and so is what is no reason to take none:
+/// how many stretches of the journal were found damaged, and an index that cannot follow.
 pub(super) async fn ready<J: Journal>(Of(state): Of<Arc<State<J>>>, Trusted(trusted): Trusted) -> Response {
     let reasons = reasons(state.journal.room(), state.draining.load(Ordering::Relaxed));
-    let damaged = if trusted { state.journal.stats().damaged } else { 0 };
     match (reasons.is_empty(), trusted) {
-        (true, _) if damaged > 0 => Json(json!({ "status": "ready", "damaged": damaged })).into_response(),
-        (true, _) => Json(json!({ "status": "ready" })).into_response(),
+        (true, true) => {
+            let mut said = json!({ "status": "ready" });
+            let damaged = state.journal.stats().damaged;
+            if damaged > 0 {
+                said["damaged"] = damaged.into();
+            }
+            if let Some(trouble) = state.index.trouble() {
+                said["index"] = format!("{trouble}; it is tried again").into();
+            }
+            Json(said).into_response()
+        }
+        (true, false) => Json(json!({ "status": "ready" })).into_response(),
         (false, true) => {
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unready", "reasons": reasons }))).into_response()
         }
@@ -39,12 +48,13 @@ fn reasons(room: Room, draining: bool) -> BTreeMap<&'static str, String> {
     let mut reasons = BTreeMap::new();
     match room {
         Room::Open | Room::OverShare { .. } => {} // events of others are taken
-        Room::Full { retry_after } => {
+        Room::Full { retry_after, refused } => {
             let seconds = retry_after.as_secs().max(1);
-            reasons.insert(
-                "journal",
-                format!("full, or the disk is: what waits fills it; looked at again in {seconds} s"),
-            );
+            let what = match refused {
+                None => "full: what waits takes all of journal.max_size, or the disk has no more".to_owned(),
+                Some(error) => format!("it cannot be written just now: {error}"),
+            };
+            reasons.insert("journal", format!("{what}; looked at again in {seconds} s"));
         }
         Room::Stalled { .. } => {
             reasons.insert("journal", "the disk does not answer: a write or a flush hangs".to_owned());

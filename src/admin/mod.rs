@@ -160,6 +160,17 @@ impl<J: Journal> State<J> {
 }
 
 impl Freshness {
+    /// What is said of an event that the index does not know.
+    fn no_event(self) -> Problem {
+        match self {
+            Self::Current => Problem::NotFound("there is no such event, or it is no longer kept"),
+            Self::Behind => Problem::Unavailable(
+                "the index does not know of this event, and is behind the journal, which may: ask again (the log says why)"
+                    .into(),
+            ),
+        }
+    }
+
     /// Marks an answer that may miss the newest changes.
     fn mark(self, answer: impl IntoResponse) -> Response {
         match self {

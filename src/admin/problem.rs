@@ -79,8 +79,8 @@ impl IntoResponse for Problem {
 impl From<IndexError> for Problem {
     fn from(error: IndexError) -> Self {
         match error {
-            IndexError::TooSlow | IndexError::Closed | IndexError::Journal(_) => Self::Unavailable(error.to_string()),
-            IndexError::Unusable { .. } | IndexError::Database(_) => {
+            error if error.may_pass() => Self::Unavailable(error.to_string()),
+            error => {
                 tracing::error!(%error, "the index could not be asked");
                 Self::Failed
             }

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::State;
 use super::access::MayOperate;
 use super::events::{Id, parse_id};
 use super::problem::Problem;
 use super::view::Replayed;
+use super::{Freshness, State};
 use crate::base::Name;
 use crate::event::{DeliveryId, DeliveryStatus, EventId};
 use crate::index::Detail;
@@ -59,8 +59,9 @@ async fn rearm<J: Journal>(
     id: EventId,
     only: Option<&Name>,
 ) -> Result<(Vec<DeliveryId>, Detail), Problem> {
+    let mut freshness = Freshness::Current;
     for _ in 0..2 {
-        state.catch_up().await;
+        freshness = state.catch_up().await;
         let Some(detail) = state.index.show(id).await? else { break };
         match state.journal.rearm(detail.item.located, only.cloned(), Rearm::Replay).await {
             Ok(rearmed) => return Ok((rearmed, detail)),
@@ -68,7 +69,7 @@ async fn rearm<J: Journal>(
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Problem::NotFound("there is no such event, or it is no longer kept"))
+    Err(freshness.no_event())
 }
 
 fn destination(body: &[u8]) -> Result<Option<Name>, Problem> {

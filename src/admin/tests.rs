@@ -75,7 +75,7 @@ impl Bench {
                 targets: Arc::default(),
             })),
             journal: journal.clone(),
-            index: Index::open(dir.path(), [1; 16], journal.clone(), Default::default(), &tasks).unwrap(),
+            index: Index::open(dir.path(), [1; 16], journal.clone(), Default::default(), &tasks),
             clock: Arc::new(ManualClock::at(T0)),
             metrics: Arc::new(|| "# EOF\n".to_owned()),
             redactions: Arc::new(redactions),
@@ -196,9 +196,14 @@ async fn readiness_says_what_is_wrong_to_those_who_may_know() {
     assert_eq!(reader.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(reader.json()["reasons"]["journal"].as_str().unwrap().contains("an fsync failed"));
 
-    bench.journal.set_room(Room::Full { retry_after: Duration::from_secs(30) });
+    let full = |refused| Room::Full { retry_after: Duration::from_secs(30), refused };
+    bench.journal.set_room(full(None));
     let reader = bench.ask(Method::GET, "/readyz", Some("read-token"), "").await;
     assert!(reader.json()["reasons"]["journal"].as_str().unwrap().starts_with("full"));
+    bench.journal.set_room(full(Some("Read-only file system (os error 30)".into())));
+    let reader = bench.ask(Method::GET, "/readyz", Some("read-token"), "").await;
+    let said = reader.json()["reasons"]["journal"].as_str().unwrap().to_owned();
+    assert!(said.contains("Read-only file system") && !said.contains("full"), "{said}");
 
     bench.journal.set_room(Room::Open);
     bench.state.draining.store(true, Ordering::Relaxed);

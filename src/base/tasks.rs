@@ -36,6 +36,17 @@ impl Tasks {
         });
     }
 
+    /// `body` for a thread: a panic in it shuts the program down as one in a task does.
+    pub fn guard(&self, name: &'static str, body: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static {
+        let failed = self.failed.clone();
+        move || {
+            if std::panic::catch_unwind(AssertUnwindSafe(body)).is_err() {
+                tracing::error!(thread = name, "thread panicked; shutting down");
+                failed.cancel();
+            }
+        }
+    }
+
     /// Asks every task to come to its end.
     pub fn stop(&self) {
         self.stopping.cancel();
@@ -75,5 +86,12 @@ mod tests {
         tasks.failed().await;
         tasks.stop();
         tasks.ended().await;
+    }
+
+    #[tokio::test]
+    async fn so_is_a_panic_in_a_thread() {
+        let tasks = Tasks::new();
+        std::thread::spawn(tasks.guard("doomed", || panic!("on purpose"))).join().unwrap();
+        tasks.failed().await;
     }
 }

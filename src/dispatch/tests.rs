@@ -88,6 +88,60 @@ async fn a_clock_that_was_set_back_makes_nobody_wait_longer_than_the_longest_wai
     assert_eq!(owner.ready.len(), 1);
 }
 
+/// P22: whatever the wall clock is set to meanwhile, a retry comes when it was due by the time that passes.
+#[tokio::test(start_paused = true)]
+async fn setting_the_clock_while_running_moves_no_retry() {
+    let (minute, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
+    let hour = minute * 60;
+    for wall in [NOW.plus(hour), NOW.minus(hour), NOW.minus(day * 3650), NOW.plus(day * 10)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut owner, clock) = (owner(dir.path()), Arc::new(ManualClock::at(NOW)));
+        owner.clock = Arc::clone(&clock) as _;
+        owner.hold(waiting(1, Some(NOW.plus(minute))));
+        clock.step(wall);
+        tokio::time::advance(minute - Duration::from_secs(1)).await;
+        owner.wake();
+        assert_eq!((owner.ready.len(), owner.waiting.len()), (0, 1), "not early");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        owner.wake();
+        assert_eq!((owner.ready.len(), owner.waiting.len()), (1, 0), "not late");
+    }
+}
+
+/// P22: where the clock was set while nothing ran, a retry that was due is not starved.
+#[tokio::test(start_paused = true)]
+async fn setting_the_clock_while_closed_starves_no_retry() {
+    let hour = Duration::from_secs(3600);
+    for (wall, longest) in [(NOW.plus(hour), Duration::ZERO), (NOW.minus(hour), hour + Duration::from_secs(60))] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut owner = owner(dir.path());
+        owner.clock = Arc::new(ManualClock::at(wall));
+        owner.hold(waiting(1, Some(NOW.plus(Duration::from_secs(60)))));
+        let policy = owner.target.way().destination.retry.clone();
+        tokio::time::advance(longest.min(policy.max.max(policy.retry_after_max))).await;
+        owner.wake();
+        assert_eq!(owner.ready.len(), 1);
+    }
+}
+
+/// P24: after ten minutes in which nothing ran everything is due at once; it goes out no more at a time than ever.
+#[tokio::test(start_paused = true)]
+async fn after_a_gap_what_is_due_goes_out_within_the_concurrency() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut owner = owner(dir.path());
+    for number in 0..100 {
+        owner.hold(waiting(number, Some(NOW.plus(Duration::from_secs(1 + number)))));
+    }
+    tokio::time::advance(Duration::from_secs(600)).await;
+    owner.wake();
+    assert_eq!((owner.ready.len(), owner.waiting.len()), (100, 0));
+    owner.launch();
+    assert_eq!((owner.under_way.len(), owner.ready.len()), (4, 96));
+    owner.wake();
+    owner.launch();
+    assert_eq!((owner.under_way.len(), owner.ready.len()), (4, 96), "one catch-up");
+}
+
 /// A duplicate or an operator rearms a delivery in the moment in which its last attempt is recorded.
 #[tokio::test]
 async fn a_delivery_that_is_rearmed_before_its_owner_knows_that_it_ended_is_taken_up_again() {

@@ -45,7 +45,7 @@ impl<J: Journal> Feeder<J> {
     /// Whoever asks while a pass runs waits for the next one: that one begins after they asked, so it
     /// goes at least as far as the journal's tail when they did.
     pub(super) fn run(mut self, runtime: &Handle) {
-        let mut healthy = true;
+        let mut healthy = self.shared.trouble.load().is_none(); // that was logged
         loop {
             let mut waiting = Vec::new(); // as many as the channel holds
             if runtime.block_on(self.woken(&mut waiting)).is_none() {
@@ -63,6 +63,7 @@ impl<J: Journal> Feeder<J> {
                 _ => {}
             }
             healthy = outcome.is_ok();
+            self.shared.note(outcome.as_ref().err());
             for wish in waiting {
                 let _ = wish.send(outcome.clone()); // they may have stopped waiting
             }
@@ -81,6 +82,9 @@ impl<J: Journal> Feeder<J> {
 
     /// Applies everything up to the journal's tail as it is now.
     fn pass(&mut self, runtime: &Handle) -> Result<(), IndexError> {
+        if self.store.open()? {
+            self.replaced();
+        }
         if self.store.follow(&self.keys.load())? {
             self.replaced();
         }

@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rusqlite::{Connection, ErrorCode};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
@@ -99,6 +99,17 @@ impl IndexError {
     }
 }
 
+impl IndexError {
+    /// Whether the disk or the permissions are in the way, which may pass.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unusable { .. } | Self::TooSlow | Self::Closed | Self::Journal(_) => true,
+            Self::Database(error) => store::is_outside(error),
+        }
+    }
+}
+
 impl From<rusqlite::Error> for IndexError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
@@ -117,6 +128,8 @@ struct Shared {
     generation: AtomicU64,
     /// A query came upon damage; the feeder rebuilds at its next pass.
     damaged: AtomicBool,
+    /// Why it does not follow the journal just now.
+    trouble: ArcSwapOption<IndexError>,
     /// How cells of the present file are sealed.
     cells: ArcSwap<Cells>,
     touched: broadcast::WeakSender<EventId>,
@@ -140,17 +153,20 @@ impl Index {
     ///
     /// Needs a tokio runtime with time; the feeder is a task of `tasks` and stops with it, or with the last handle.
     ///
-    /// # Errors
-    /// [`IndexError::Unusable`] or [`IndexError::Database`] if the disk or the permissions do not allow it.
-    /// An index that is no good is replaced, which is no error.
+    /// An index that is no good is replaced. Where the disk or the permissions do not allow that, [`Index::trouble`] says so, and
+    /// it is tried again: nothing that is acknowledged or delivered needs it.
     pub fn open<J: Journal>(
         dir: &Path,
         identity: [u8; 16],
         journal: J,
         keys: Arc<ArcSwap<Keyring>>,
         tasks: &Tasks,
-    ) -> Result<Self, IndexError> {
-        let store = Store::open(dir, identity, &keys.load(), journal.tail())?;
+    ) -> Self {
+        let mut store = Store::new(dir, identity, &keys.load(), journal.tail());
+        let trouble = store.open().err();
+        if let Some(error) = &trouble {
+            tracing::error!(%error, "the index cannot be opened; events are taken and delivered without it, and it is tried again");
+        }
         let touched = broadcast::Sender::new(follow::TOUCHED);
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
@@ -158,6 +174,7 @@ impl Index {
             idle: Mutex::new(Vec::new()),
             generation: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
+            trouble: ArcSwapOption::from(trouble.map(Arc::new)),
             cells: ArcSwap::from_pointee(store.cells().clone()),
             touched: touched.downgrade(),
             routing: journal.routing(),
@@ -181,7 +198,13 @@ impl Index {
                 std::panic::resume_unwind(error.into_panic());
             }
         });
-        Ok(Self { shared, wishes })
+        Self { shared, wishes }
+    }
+
+    /// Why it does not follow the journal just now, if it does not. It is tried again and again.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Arc<IndexError>> {
+        self.shared.trouble.load_full()
     }
 
     /// Waits until everything that is in the journal now is in the index, and what was erased there is gone here. Concurrent
@@ -322,6 +345,13 @@ impl Shared {
         match idle.pop() {
             Some(reader) => Ok(reader),
             None => Ok(Reader { db: store::open_reader(&self.dir, &self.cells.load())?, generation }),
+        }
+    }
+
+    /// Takes note of how a pass ended.
+    fn note(&self, error: Option<&IndexError>) {
+        if error.is_some() || self.trouble.load().is_some() {
+            self.trouble.store(error.cloned().map(Arc::new));
         }
     }
 

@@ -102,30 +102,41 @@ pub(super) struct Store {
     identity: [u8; 16],
     cells: Cells,
     applied: Position,
+    /// Where the journal's tail was before it took events.
+    began_at: Position,
     /// Whether what was erased may still be in its files.
     unscrubbed: bool,
 }
 
 impl Store {
-    /// Opens the index in `dir`, made where it is missing. One that is not of this version, not of the
-    /// journal with this `identity`, damaged, or ahead of `tail` is deleted and starts anew.
-    pub(super) fn open(dir: &Path, identity: [u8; 16], keys: &Keyring, tail: Position) -> Result<Self, IndexError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| IndexError::unusable(dir, &error))?;
-        let cells = Cells::new(keys, identity);
-        let path = dir.join("index.db");
-        let mut store = Self { db: None, path, identity, cells, applied: Position::START, unscrubbed: false };
-        store.remove(".new")?; // left by a crash
-        match store.resume(tail) {
+    /// The index in `dir`, not open yet, of the journal with this `identity`, which goes up to `tail` now.
+    pub(super) fn new(dir: &Path, identity: [u8; 16], keys: &Keyring, tail: Position) -> Self {
+        let (cells, path) = (Cells::new(keys, identity), dir.join("index.db"));
+        Self { db: None, path, identity, cells, applied: Position::START, began_at: tail, unscrubbed: false }
+    }
+
+    /// Opens it, made where it is missing. One that is not of this version, not of this journal, damaged, or ahead of where the
+    /// journal was at the start is deleted and starts anew. Says whether there was need to.
+    pub(super) fn open(&mut self) -> Result<bool, IndexError> {
+        if self.db.is_some() {
+            return Ok(false);
+        }
+        if let Some(dir) = self.path.parent() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            made.map_err(|error| IndexError::unusable(dir, &error))?;
+        }
+        self.remove(".new")?; // left by a crash
+        match self.resume(self.began_at) {
             Ok(Resumed::Yes) => {}
             Ok(Resumed::New) => {
                 tracing::info!("there is no index yet; it is built from the journal");
-                store.replace()?;
+                self.replace()?;
             }
-            Ok(Resumed::No(reason)) => store.rebuild(reason)?,
+            Ok(Resumed::No(reason)) => self.rebuild(reason)?,
             Err(error) if is_outside(&error) => return Err(error.into()),
-            Err(error) => store.rebuild(&error.to_string())?,
+            Err(error) => self.rebuild(&error.to_string())?,
         }
-        Ok(store)
+        Ok(true)
     }
 
     /// How its cells are sealed.
@@ -322,7 +333,7 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 /// Whether `error` comes from the disk or the permissions: throwing the index away would mend nothing.
-fn is_outside(error: &rusqlite::Error) -> bool {
+pub(super) fn is_outside(error: &rusqlite::Error) -> bool {
     use ErrorCode::{
         CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
     };

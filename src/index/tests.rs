@@ -24,7 +24,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let (dir, journal, tasks) = (TempDir::new().unwrap(), Script::new(), Tasks::new());
-        let index = Index::open(dir.path(), IDENTITY, journal.clone(), Default::default(), &tasks).unwrap();
+        let index = Index::open(dir.path(), IDENTITY, journal.clone(), Default::default(), &tasks);
         Self { dir, journal, tasks, index }
     }
 
@@ -36,7 +36,7 @@ impl Bench {
         tasks.ended().await;
         between(dir.path());
         let tasks = Tasks::new();
-        let index = Index::open(dir.path(), identity, journal.clone(), Default::default(), &tasks).unwrap();
+        let index = Index::open(dir.path(), identity, journal.clone(), Default::default(), &tasks);
         Self { dir, journal, tasks, index }
     }
 

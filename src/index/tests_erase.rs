@@ -48,7 +48,7 @@ async fn nothing_of_an_erased_event_is_left_in_pages_that_its_rows_were_moved_fr
     const EVENTS: usize = 1200;
     let mut random = fastrand::Rng::with_seed(7);
     let (dir, tasks, journal) = (tempfile::tempdir().unwrap(), Tasks::new(), Script::new());
-    let index = Index::open(dir.path(), [1; 16], journal.clone(), Default::default(), &tasks).unwrap();
+    let index = Index::open(dir.path(), [1; 16], journal.clone(), Default::default(), &tasks);
     let mut ids = Vec::new();
     for number in 0..EVENTS {
         let text = word(number);

@@ -15,7 +15,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let (dir, journal, tasks) = (TempDir::new().unwrap(), Script::new(), Tasks::new());
-        let index = Index::open(dir.path(), [7; 16], journal.clone(), Default::default(), &tasks).unwrap();
+        let index = Index::open(dir.path(), [7; 16], journal.clone(), Default::default(), &tasks);
         Self { _dir: dir, journal, _tasks: tasks, index }
     }
 

@@ -142,8 +142,7 @@ impl Bench {
 
 fn open(dir: &TempDir, journal: &LogJournal) -> (Tasks, Index) {
     let tasks = Tasks::new();
-    let index =
-        Index::open(&log::index_dir(dir.path()), journal.identity(), journal.clone(), journal.keys(), &tasks).unwrap();
+    let index = Index::open(&log::index_dir(dir.path()), journal.identity(), journal.clone(), journal.keys(), &tasks);
     (tasks, index)
 }
 

@@ -63,7 +63,7 @@ async fn a_sealed_index_answers_as_a_clear_one_and_is_built_anew_for_another_key
     let (dir, journal, tasks) = (TempDir::new().unwrap(), Script::new(), Tasks::new());
     let ids = told(&journal);
     let now = Arc::new(ArcSwap::from_pointee(Keyring::default()));
-    let index = Index::open(dir.path(), IDENTITY, journal.clone(), Arc::clone(&now), &tasks).unwrap();
+    let index = Index::open(dir.path(), IDENTITY, journal.clone(), Arc::clone(&now), &tasks);
     is_all_there(&index, ids).await;
     assert!(leaks(&dir), "clear: the test can see it");
     for sealed in [ring(&[1]), ring(&[2, 1])] {
@@ -78,7 +78,7 @@ async fn a_sealed_index_answers_as_a_clear_one_and_is_built_anew_for_another_key
     for (keys, clear) in [(ring(&[2]), false), (Keyring::default(), true), (ring(&[3]), false)] {
         let tasks = Tasks::new();
         let keys = Arc::new(ArcSwap::from_pointee(keys));
-        let index = Index::open(dir.path(), IDENTITY, journal.clone(), keys, &tasks).unwrap();
+        let index = Index::open(dir.path(), IDENTITY, journal.clone(), keys, &tasks);
         is_all_there(&index, ids).await;
         assert_eq!(leaks(&dir), clear);
         drop(index);
@@ -93,7 +93,7 @@ async fn a_cell_in_a_place_that_is_not_its_own_has_the_index_built_anew() {
     let (dir, journal, tasks) = (TempDir::new().unwrap(), Script::new(), Tasks::new());
     let ids = told(&journal);
     let keys = Arc::new(ArcSwap::from_pointee(ring(&[1])));
-    let index = Index::open(dir.path(), IDENTITY, journal.clone(), keys, &tasks).unwrap();
+    let index = Index::open(dir.path(), IDENTITY, journal.clone(), keys, &tasks);
     is_all_there(&index, ids).await;
     let db = Connection::open(dir.path().join("index.db")).unwrap();
     let swapped = "UPDATE events SET path = (SELECT path FROM events WHERE id = ?1) WHERE id = ?2";

@@ -1,4 +1,4 @@
-//! The file system as the journal needs it: a real one, and one that fails (in tests).
+//! The file system as the journal needs it: a real one, and (in tests) ones that fail, forget and die.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -283,6 +283,8 @@ pub fn is_shortage(error: &io::Error) -> bool {
     known || matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+#[cfg(test)]
+pub mod dying;
 #[cfg(test)]
 pub mod failing;
 #[cfg(test)]

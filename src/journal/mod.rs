@@ -197,10 +197,12 @@ pub trait Journal: Clone + Send + std::marker::Sync + 'static {
 pub enum Room {
     /// Yes.
     Open,
-    /// No: pending, dead and claims alone fill it, or the disk is nearly full.
+    /// No: pending, dead and claims alone fill it, the disk is nearly full, or it cannot be written to for a while.
     Full {
         /// When to ask again.
         retry_after: Duration,
+        /// What the operating system said when it was last written to, if it refused.
+        refused: Option<Arc<str>>,
     },
     /// No, for this source: what waits of it takes its share of the journal. Others have room.
     OverShare {

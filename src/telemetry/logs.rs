@@ -33,6 +33,12 @@ pub enum LogError {
 pub struct Level(Arc<dyn Fn(EnvFilter) + Send + Sync>);
 
 impl Level {
+    /// For tests: nothing is logged.
+    #[cfg(test)]
+    pub fn of_nothing() -> Self {
+        Self(Arc::new(|_| {}))
+    }
+
     /// Logs by `level` from now on.
     ///
     /// # Errors

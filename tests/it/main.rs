@@ -28,6 +28,7 @@ mod intake;
 mod journals;
 mod limits;
 mod listen;
+mod no_index;
 mod orphans;
 mod presets;
 mod proxy;

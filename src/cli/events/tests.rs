@@ -168,7 +168,7 @@ impl Gateway {
                 targets: Arc::default(),
             })),
             journal: journal.clone(),
-            index: Index::open(dir.path(), [1; 16], journal.clone(), Default::default(), &tasks).unwrap(),
+            index: Index::open(dir.path(), [1; 16], journal.clone(), Default::default(), &tasks),
             clock: Arc::new(ManualClock::at(T0)),
             metrics: Arc::new(String::new),
             redactions: Arc::new(|_, _| None),

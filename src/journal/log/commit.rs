@@ -15,6 +15,7 @@ use super::RETRY_AFTER;
 use super::claims::{Claims, Held};
 use super::entry::Segment;
 use super::lost::Loss;
+use super::open::NUMBER_MAX;
 use super::parts::Payload;
 use super::record::{Home, Record};
 use super::segment::{self, HEADER_BYTES, SegmentKey};
@@ -140,6 +141,11 @@ impl Writer {
 
     /// Begins segment `number`, in which `sealer` seals, and writes to it from now on.
     pub fn begin_segment(&mut self, number: u32, sealer: Option<Arc<Sealer>>) -> Result<(), Broken> {
+        if number >= NUMBER_MAX {
+            return Err(self.fail(
+                "the log has no more numbers for segments; let it deliver what waits, and begin with another journal.dir",
+            ));
+        }
         let (now, sealed_by) = (self.time.now(), sealer.as_ref().map(|sealer| sealer.id()));
         let key = SegmentKey { store: self.store, number };
         let oldest = self.state().segments.keys().next().copied().unwrap_or(number);
@@ -330,7 +336,8 @@ impl Writer {
             if !matches!(self.gauges.room(), Room::Full { .. }) {
                 tracing::warn!(%error, what, "the disk is full, or may not be written to just now; events are refused until it may");
             }
-            self.gauges.set_room(Room::Full { retry_after: RETRY_AFTER });
+            let refused = Some(Arc::from(error.to_string()));
+            self.gauges.set_room(Room::Full { retry_after: RETRY_AFTER, refused });
             return Broken::Full;
         }
         self.fail(&format!("could not {what}: {error}"))

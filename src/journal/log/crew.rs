@@ -10,7 +10,7 @@ use super::claims::OPEN_MAX;
 use super::open::OpenError;
 use super::reader::{Job as Look, Reader};
 use super::writer::{Command, Writer};
-use super::{Gauges, QUEUE};
+use super::{Gauges, LogJournal, QUEUE};
 use crate::base::Tasks;
 use crate::journal::Room;
 
@@ -107,6 +107,29 @@ impl Crew {
         if matches!(self, Self::Threads) {
             let _ = thread("journal-drop", move || drop(what)); // else it is dropped here
         }
+    }
+}
+
+impl LogJournal {
+    /// Whether its writer and its reader are at work. They end when it is closed; else only by a panic.
+    #[must_use]
+    pub fn is_manned(&self) -> bool {
+        !self.shared.writer.is_closed() && !self.shared.reader.is_closed()
+    }
+
+    /// Has the reader panic.
+    #[cfg(test)]
+    pub async fn panic_reader(&self) {
+        let ended = self.read(|_| -> Result<(), _> { panic!("on purpose") }).await;
+        assert!(ended.is_err());
+    }
+
+    /// Has the writer panic.
+    #[cfg(test)]
+    pub async fn panic_writer(&self) {
+        let (reply, ended) = tokio::sync::oneshot::channel();
+        assert!(self.shared.writer.send(Command::Panic { reply }).await.is_ok());
+        assert!(ended.await.is_err());
     }
 }
 

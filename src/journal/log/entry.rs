@@ -39,6 +39,8 @@ pub struct Segment {
     pub pending_by_route: BTreeMap<u16, u32>,
     /// Stretches that are known to be no records.
     pub lost: Vec<(Range<u32>, Lost)>,
+    /// Attempts at deliveries that had more than an [`Entry`] can say, by the entry's number. There are hardly ever any.
+    pub tried_more: BTreeMap<u32, u32>,
 }
 
 /// What a stretch of a segment is that has no records to read.
@@ -74,6 +76,33 @@ impl Segment {
         Self { end, made_at, sealed_by, ..Self::default() }
     }
 
+    /// Adds an entry.
+    pub fn push(&mut self, standing: Standing, route: u16, attempts: u32) {
+        let number = u32::try_from(self.entries.len()).unwrap_or(u32::MAX); // a segment has fewer bytes than that
+        self.entries.push(Entry::new(standing, route, attempts));
+        self.set_attempts(number, attempts);
+    }
+
+    /// Changes entry `number`, if there is one.
+    pub fn set(&mut self, number: u32, standing: Standing, route: u16, attempts: u32) {
+        if let Some(entry) = self.entries.get_mut(number as usize) {
+            *entry = Entry::new(standing, route, attempts);
+            self.set_attempts(number, attempts);
+        }
+    }
+
+    fn set_attempts(&mut self, number: u32, attempts: u32) {
+        if attempts >= ATTEMPTS_SAID {
+            self.tried_more.insert(number, attempts);
+        }
+    }
+
+    /// Attempts started so far at the delivery of entry `number`.
+    pub fn attempts(&self, number: u32) -> u32 {
+        let said = self.entries.get(number as usize).map_or(0, |entry| entry.0 >> 17);
+        if said < ATTEMPTS_SAID { said } else { self.tried_more.get(&number).copied().unwrap_or(said) }
+    }
+
     /// When the newest event in it was received; one without events is as old as itself.
     pub fn newest_at(&self) -> UnixMillis {
         if self.events == 0 { self.made_at } else { self.newest }
@@ -93,7 +122,10 @@ impl Segment {
     }
 }
 
-/// One delivery: 3 bits of standing, 14 of route, 15 of attempts started (saturating).
+/// The attempts from which on an [`Entry`] does not say how many they were.
+const ATTEMPTS_SAID: u32 = 0x7FFF;
+
+/// One delivery: 3 bits of standing, 14 of route, 15 of attempts started; from [`ATTEMPTS_SAID`] on see [`Segment::tried_more`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry(u32);
 
@@ -134,8 +166,8 @@ impl From<DeliveryStatus> for Standing {
 }
 
 impl Entry {
-    /// A delivery of `route` that stands so.
-    pub fn new(standing: Standing, route: u16, attempts: u32) -> Self {
+    /// A delivery of `route` that stands so, tried so often.
+    fn new(standing: Standing, route: u16, attempts: u32) -> Self {
         let code = match standing {
             Standing::Pending => 0,
             Standing::Delivered => 1,
@@ -144,7 +176,7 @@ impl Entry {
             Standing::Refused => 4,
             Standing::Erased => 5,
         };
-        Self(code | u32::from(route & 0x3FFF) << 3 | attempts.min(0x7FFF) << 17)
+        Self(code | u32::from(route & 0x3FFF) << 3 | attempts.min(ATTEMPTS_SAID) << 17)
     }
 
     /// As it is written down.
@@ -174,8 +206,8 @@ impl Entry {
         (self.0 >> 3 & 0x3FFF) as u16
     }
 
-    /// Attempts started so far.
-    pub fn attempts(self) -> u32 {
-        self.0 >> 17
+    /// The same of another route.
+    pub fn with_route(self, route: u16) -> Self {
+        Self::new(self.standing(), route, self.0 >> 17)
     }
 }

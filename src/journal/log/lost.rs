@@ -17,7 +17,7 @@ use super::aside;
 use super::codec::{Decoder, Encoder, Malformed};
 use super::commit::{Batch, Broken, Effect};
 use super::damage::Stretch;
-use super::entry::{Entry, Lost, Standing};
+use super::entry::{Lost, Standing};
 use super::parts::{CLEAR, Payload};
 use super::record::{Home, KIND_LOST};
 use super::segment::{self, Found, Scan, SegmentKey};
@@ -120,7 +120,7 @@ impl State {
             let (old, new) = (Home { segment: loss.segment, entry: delivery.entry }, Home { segment: number, entry });
             self.stand(old, Standing::Moved, None);
             let route = self.route(&delivery.source, &delivery.destination).unwrap_or(0);
-            self.add_entry(number, Entry::new(Standing::Moved, route, delivery.attempts));
+            self.add_entry(number, route, delivery.attempts);
             self.stand(new, Standing::Dead, None);
             moved.insert(old, new);
         }
@@ -150,15 +150,15 @@ impl State {
         let Ok(nobody) = Name::new(NOBODY) else { return };
         let route = self.route(&nobody, &nobody).unwrap_or(0);
         for entry in length..first {
-            self.add_entry(number, Entry::new(Standing::Moved, route, 0));
+            self.add_entry(number, route, 0);
             self.stand(Home { segment: number, entry }, Standing::Pending, None);
         }
     }
 
-    fn add_entry(&mut self, number: u32, entry: Entry) {
+    fn add_entry(&mut self, number: u32, route: u16, attempts: u32) {
         if let Some(segment) = self.segments.get_mut(&number).map(Arc::make_mut) {
             segment.classes.push_event(1, 0);
-            segment.entries.push(entry);
+            segment.push(Standing::Moved, route, attempts);
         }
     }
 
@@ -174,8 +174,9 @@ impl State {
             let home = Home { segment: stretch.segment, entry };
             let Some(before) = self.entry(home) else { return };
             self.stand(home, Standing::Moved, None);
-            if let Some(entry) = self.entry_mut(home) {
-                *entry = Entry::new(Standing::Moved, route, before.attempts());
+            let attempts = self.attempts(home);
+            if let Some(segment) = self.segments.get_mut(&home.segment).map(Arc::make_mut) {
+                segment.set(home.entry, Standing::Moved, route, attempts);
             }
             self.stand(home, before.standing(), None);
         }
@@ -191,7 +192,7 @@ impl State {
             let entry = segment.entries.get(number as usize).filter(|entry| entry.standing().is_unsettled())?;
             let route = self.routes.get(entry.route())?;
             let (source, destination) = (route.source.clone(), route.destination.clone());
-            Some(LostDelivery { entry: number, source, destination, attempts: entry.attempts() })
+            Some(LostDelivery { entry: number, source, destination, attempts: segment.attempts(number) })
         };
         Some(stretch.entries.clone().filter_map(delivery).collect())
     }

@@ -1,6 +1,7 @@
 //! Opening a journal: its lock, its identity, and reading the log back.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -136,7 +137,7 @@ pub fn recover(
         .collect();
     files.sort_unstable();
     let last = files.last().map_or(0, |(number, _)| *number);
-    if last >= NUMBER_MAX {
+    if last >= u32::MAX - 1 {
         return Err(OpenError::Foreign { file: segment::path(last) });
     }
     let oldest = oldest_kept(disk, store, &files)?;
@@ -196,8 +197,9 @@ pub fn recover(
     Ok(Recovered { state, claims, sealed_through, next_segment, damaged, lost, read_bytes, checkpoint })
 }
 
-/// No store gets this far by itself: at one segment a second it takes a hundred years.
-const NUMBER_MAX: u32 = 0xF000_0000;
+/// A journal that is open begins no segment of this number or a later one, which at one a second it would after a hundred years.
+/// Opened again it begins one more each time, so that what waits can be delivered.
+pub const NUMBER_MAX: u32 = 0xF000_0000;
 
 /// The oldest segment there was when the newest good one was begun: those before it had been let go of.
 fn oldest_kept(disk: &dyn Disk, store: [u8; 16], files: &[(u32, u64)]) -> Result<u32, OpenError> {
@@ -217,10 +219,13 @@ fn missing(oldest: u32, present: &[u32], trimmed: &[u32]) -> u64 {
     let mut lost = 0;
     let mut expected = oldest.max(1);
     for number in present {
-        for gone in (expected..*number).filter(|gone| !trimmed.contains(gone)) {
-            tracing::error!(segment = gone, "a segment is missing: what was in it is lost");
-            lost += 1;
+        let let_go = trimmed.iter().filter(|gone| (expected..*number).contains(gone)).collect::<BTreeSet<_>>().len();
+        let gone = u64::from(number.saturating_sub(expected)) - let_go as u64;
+        if gone > 0 {
+            let (from, to) = (expected, number - 1);
+            tracing::error!(segments = gone, from, to, "segments are missing: what was in them is lost");
         }
+        lost += gone;
         expected = number + 1;
     }
     lost

@@ -162,7 +162,7 @@ impl State {
         segment.newest = segment.newest.max(record.received_at);
         segment.classes.push_event(routes.len(), record.bytes);
         for (delivery, route) in record.deliveries.iter().zip(&routes) {
-            segment.entries.push(Entry::new(Standing::Moved, *route, delivery.progress.attempts));
+            segment.push(Standing::Moved, *route, delivery.progress.attempts);
         }
         for (index, delivery) in (0u8..).zip(&record.deliveries) {
             let home = Home { segment: number, entry: first.saturating_add(u32::from(index)) };
@@ -187,8 +187,8 @@ impl State {
     /// An attempt is about to run. Without an end its number is spent, and another attempt is due at once.
     pub fn started(&mut self, id: DeliveryId, home: Home, event_at: Position, number: u32) {
         let Some(entry) = self.entry(home) else { return };
-        if let Some(slot) = self.entry_mut(home) {
-            *slot = Entry::new(entry.standing(), entry.route(), number);
+        if let Some(segment) = self.segments.get_mut(&home.segment).map(Arc::make_mut) {
+            segment.set(home.entry, entry.standing(), entry.route(), number);
         }
         if entry.standing() == Standing::Pending {
             let progress = Progress::fresh(id.event.made_at());
@@ -216,8 +216,8 @@ impl State {
             }
         };
         // The request path's attempt is not recorded before it runs.
-        let attempts = self.entry(home).map(Entry::attempts).max(number);
-        self.stand(home, standing, attempts);
+        let attempts = self.attempts(home).max(number.unwrap_or(0));
+        self.stand(home, standing, Some(attempts));
         self.active.remove(&id);
     }
 
@@ -270,6 +270,11 @@ impl State {
         self.segments.get(&home.segment)?.entries.get(home.entry as usize).copied()
     }
 
+    /// Attempts started so far at the delivery at `home`.
+    pub fn attempts(&self, home: Home) -> u32 {
+        self.segments.get(&home.segment).map_or(0, |segment| segment.attempts(home.entry))
+    }
+
     /// The destination of the delivery at `home`.
     pub fn destination(&self, home: Home) -> Option<&Name> {
         let route = self.entry(home)?.route();
@@ -289,7 +294,7 @@ impl State {
     /// How far the delivery at `home` has come, for an event received at `received_at`.
     pub fn progress(&self, id: DeliveryId, home: Home, received_at: UnixMillis) -> Progress {
         let fresh = || {
-            let attempts = self.entry(home).map_or(0, Entry::attempts);
+            let attempts = self.attempts(home);
             let reason = if attempts == 0 { AttemptReason::Initial } else { AttemptReason::Retry };
             Progress { attempts, reason, ..Progress::fresh(received_at) }
         };
@@ -377,11 +382,6 @@ impl State {
         lane.notify.notify_one();
     }
 
-    /// The same, to be changed.
-    pub fn entry_mut(&mut self, home: Home) -> Option<&mut Entry> {
-        self.segments.get_mut(&home.segment).map(Arc::make_mut)?.entries.get_mut(home.entry as usize)
-    }
-
     fn dead_at(&mut self, home: Home, at: UnixMillis) {
         if let Some(segment) = self.segments.get_mut(&home.segment).map(Arc::make_mut) {
             segment.newest_dead = segment.newest_dead.max(at);
@@ -397,9 +397,9 @@ impl State {
 
     fn stand_only(&mut self, home: Home, standing: Standing, attempts: Option<u32>) {
         let Some(segment) = self.segments.get_mut(&home.segment).map(Arc::make_mut) else { return };
-        let Some(entry) = segment.entries.get_mut(home.entry as usize) else { return };
-        let before = *entry;
-        *entry = Entry::new(standing, before.route(), attempts.unwrap_or(before.attempts()));
+        let Some(before) = segment.entries.get(home.entry as usize).copied() else { return };
+        let attempts = attempts.unwrap_or_else(|| segment.attempts(home.entry));
+        segment.set(home.entry, standing, before.route(), attempts);
         let Some(route) = self.routes.get_mut(before.route()) else { return };
         match before.standing() {
             Standing::Pending => {

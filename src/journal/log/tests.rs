@@ -9,6 +9,8 @@ mod every_byte;
 mod faults;
 mod first;
 mod formats;
+mod limits;
+mod meeting;
 mod orphans;
 mod panics;
 mod power;

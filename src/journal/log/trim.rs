@@ -135,7 +135,7 @@ impl Writer {
         let wanted = ORDINARY_BYTES.min(self.limits.max_bytes / 16);
         let room = match self.make_room(wanted, &mut Batch::default()) {
             Ok(true) => Room::Open,
-            Ok(false) => Room::Full { retry_after: RETRY_AFTER },
+            Ok(false) => Room::Full { retry_after: RETRY_AFTER, refused: None },
             Err(_) => return, // `room` says why
         };
         self.gauges.set_room(room);

@@ -76,6 +76,9 @@ pub enum Command {
     SetKeys { keys: Arc<Keyring>, reply: Reply<(), JournalError> },
     /// Take no more than this from now on.
     Resize { max_size: ByteSize, reply: Reply<(), JournalError> },
+    /// Panic.
+    #[cfg(test)]
+    Panic { reply: oneshot::Sender<()> },
     /// Flush and end.
     Close { reply: oneshot::Sender<()> },
 }
@@ -251,6 +254,8 @@ impl Writer {
                 let _ = self.commit(batch); // whoever waits has been told
                 drop(reply.send(self.resize(max_size)));
             }
+            #[cfg(test)]
+            Command::Panic { reply: _reply } => panic!("on purpose"),
             Command::Close { .. } => {} // taken by `run`
         }
     }
@@ -309,7 +314,7 @@ impl Writer {
         }
         if !self.make_room(size as u64, batch)? {
             if size as u64 <= ORDINARY_BYTES {
-                self.gauges.set_room(Room::Full { retry_after: RETRY_AFTER });
+                self.gauges.set_room(Room::Full { retry_after: RETRY_AFTER, refused: None });
             }
             return Err(AppendError::Full { retry_after: RETRY_AFTER });
         }
@@ -413,7 +418,7 @@ impl Writer {
                     (Rearm::Duplicate, Standing::Dead) => state.has_route(home),
                     (Rearm::Replay | Rearm::Duplicate, _) => false,
                 };
-                may.then_some((id, home, entry.attempts(), at.unwrap_or(now)))
+                may.then_some((id, home, state.attempts(home), at.unwrap_or(now)))
             };
             homes.into_iter().filter_map(choose).collect()
         };

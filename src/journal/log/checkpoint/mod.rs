@@ -26,7 +26,8 @@
 //! - one of routes: u32 count, and of each its source and destination as u32 length and bytes;
 //! - one a segment: number u32, end u32, made-at, newest, newest-dead, events u32, event-bytes u64, has-rearm u8, u32 count
 //!   of entries, the entries (u32 each), their classes (u8 each), u32 count of stretches that are
-//!   known to be damaged (from u32, to u32, why u8); what can be counted from these is counted;
+//!   known to be damaged (from u32, to u32, why u8), u32 count of entries that were tried more often than they say (number u32,
+//!   attempts u32); what can be counted from these is counted;
 //! - those of deliveries under way: u32 count, and of each its id 16 + u8, home (segment u32, entry u32), event's position u64,
 //!   attempts u32, attempts-before u32, since, maybe not-before, reason u8.
 

@@ -168,7 +168,7 @@ fn adopt(state: &mut State, routes: &[(Name, Name)], mut segments: BTreeMap<u32,
     if moves {
         for entry in segments.values_mut().flat_map(|segment| &mut segment.entries) {
             let route = places.get(usize::from(entry.route())).copied().flatten().unwrap_or(0);
-            *entry = Entry::new(entry.standing(), route, entry.attempts());
+            *entry = entry.with_route(route);
         }
     }
     for (number, mut segment) in segments {
@@ -223,8 +223,9 @@ fn decode_segment(from: &mut Decoder) -> Result<(u32, Segment), Unfit> {
     let lost = (0..from.u32()?)
         .map(|_| Ok((from.u32()?..from.u32()?, Lost::from_code(from.u8()?).ok_or(Malformed)?)))
         .collect::<Result<_, Malformed>>()?;
+    let tried_more = (0..from.u32()?).map(|_| Ok((from.u32()?, from.u32()?))).collect::<Result<_, Malformed>>()?;
     let said = Segment { entries, classes, events, event_bytes, newest, newest_dead, has_rearm, ..Segment::default() };
-    Ok((number, Segment { end, made_at, lost, ..said }))
+    Ok((number, Segment { end, made_at, lost, tried_more, ..said }))
 }
 
 fn decode_active(from: &mut Decoder) -> Result<(DeliveryId, Active), Unfit> {

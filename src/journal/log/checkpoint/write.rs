@@ -53,7 +53,11 @@ impl Snapshot {
 
     /// About how large it will be.
     pub fn estimated_bytes(&self) -> u64 {
-        let segments: usize = self.segments.iter().map(|(_, segment)| 64 + 5 * segment.entries.len()).sum();
+        let segments: usize = self
+            .segments
+            .iter()
+            .map(|(_, segment)| 64 + 5 * segment.entries.len() + 8 * segment.tried_more.len())
+            .sum();
         (segments + 72 * self.active.len() + 64 * self.routes.len()) as u64
     }
 }
@@ -129,6 +133,7 @@ fn encode_segment(out: &mut Encoder, segment: &Segment) {
         made_at,
         has_rearm,
         lost,
+        tried_more,
         pending: _,
         dead: _,
         pending_by_route: _,
@@ -142,6 +147,10 @@ fn encode_segment(out: &mut Encoder, segment: &Segment) {
     out.raw(classes.as_bytes()).u32(count(lost.len()));
     for (bytes, why) in lost {
         out.u32(bytes.start).u32(bytes.end).u8(why.code());
+    }
+    out.u32(count(tried_more.len()));
+    for (entry, attempts) in tried_more {
+        out.u32(*entry).u32(*attempts);
     }
 }
 

@@ -24,9 +24,10 @@ async fn seen(store: &Store) -> BTreeMap<String, String> {
             format!("{}>{}", route.source, route.destination)
         };
         for (number, segment) in &state.segments {
-            let entry =
-                |entry: &Standings| format!("{:?} {} {}", entry.standing(), name(entry.route()), entry.attempts());
-            let entries: Vec<_> = segment.entries.iter().map(entry).collect();
+            let entry = |(at, entry): (u32, &Standings)| {
+                format!("{:?} {} {}", entry.standing(), name(entry.route()), segment.attempts(at))
+            };
+            let entries: Vec<_> = (0u32..).zip(&segment.entries).map(entry).collect();
             let waits: BTreeMap<_, _> = segment.pending_by_route.iter().map(|(route, n)| (name(*route), *n)).collect();
             let facts = (segment.end, segment.events, segment.event_bytes, segment.pending, segment.dead);
             let times = (segment.made_at, segment.newest, segment.newest_dead);

@@ -1,10 +1,7 @@
 //! Erasing one event: nothing of it is left, everything else is as it was, wherever a crash comes.
 
-use std::io;
-use std::sync::atomic::AtomicUsize;
-
 use super::*;
-use crate::journal::disk::{DiskFile, Space};
+use crate::journal::disk::dying::{DyingDisk, Life, Steps};
 use crate::journal::{Erased, Relayed};
 
 /// In the body, a header, the query, the path, a parameter, the type, the provider's id, an answer, an error, what was relayed.
@@ -165,28 +162,33 @@ async fn one_is_erased_at_a_time() {
 /// Wherever a crash comes, the event is whole after the next opening or nothing of it is left; nothing else is ever harmed.
 #[tokio::test]
 async fn a_crash_at_every_step_leaves_it_whole_or_erased() {
+    for encryption in [Encryption::default(), crate::journal::seal::tests::keys(&[1])] {
+        crashed_at_every_step(encryption).await;
+    }
+}
+
+async fn crashed_at_every_step(encryption: Encryption) {
     let (mut whole, mut erased) = (0, 0);
     for steps in 0.. {
         let dir = tempfile::tempdir().unwrap();
-        let left = Arc::new(AtomicUsize::new(usize::MAX));
-        let disk = Dying { left: Arc::clone(&left), real: RealDisk::new(dir.path()) };
+        let life = Life::of(i64::MAX, Steps::Changes);
+        let disk = DyingDisk { real: RealDisk::new(dir.path()), life: Arc::clone(&life) };
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(T0));
-        let journal =
-            LogJournal::open_on(Arc::new(disk), &settings(dir.path(), 64 << 20), clock, Metrics::new("test"), None);
-        let journal = journal.unwrap();
+        let settings = Settings { encryption: encryption.clone(), ..settings(dir.path(), 64 << 20) };
+        let journal = LogJournal::open_on(Arc::new(disk), &settings, clock, Metrics::new("test"), None).unwrap();
         let other = fresh(journal.append(entry(b"another", Some(9), &["app"]), Sync::Durable).await.unwrap());
         let kept = settled_three_ways(&journal).await;
         journal.append(entry(b"a later one", Some(10), &["app"]), Sync::Durable).await.unwrap();
         let before = counts(&journal);
 
-        left.store(steps, Ordering::SeqCst);
+        life.left.store(steps, Ordering::SeqCst);
         let outcome = journal.erase(kept).await;
-        let survived = left.swap(0, Ordering::SeqCst) > 0; // whatever is still asked of it fails
+        let survived = life.left.swap(0, Ordering::SeqCst) >= 0; // whatever is still asked of it fails
         drop(journal);
 
         let crashed = tempfile::tempdir().unwrap();
         copy(dir.path(), crashed.path());
-        let again = open(crashed.path(), &Arc::new(ManualClock::at(T0)), 64 << 20);
+        let again = open_sealed(crashed.path(), &Arc::new(ManualClock::at(T0)), encryption.clone()).unwrap();
         assert_eq!(again.stats().damaged, 0, "after {steps} steps");
         assert!(again.event(other).await.unwrap().is_some());
         assert!(!crashed.path().join("erasing").exists(), "after {steps} steps");
@@ -209,86 +211,4 @@ async fn a_crash_at_every_step_leaves_it_whole_or_erased() {
         }
     }
     assert!(whole >= 2 && erased >= 8, "{whole} whole, {erased} erased");
-}
-
-/// A disk on which only so many changes are left to be made; the first after those is made half.
-struct Dying {
-    left: Arc<AtomicUsize>,
-    real: RealDisk,
-}
-
-struct DyingFile {
-    left: Arc<AtomicUsize>,
-    real: Arc<dyn DiskFile>,
-}
-
-/// Whether the change may be made; the error says that it is half made.
-fn step(left: &AtomicUsize) -> io::Result<()> {
-    let step = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-    step.map(drop).map_err(|_| io::Error::from_raw_os_error(5)) // EIO
-}
-
-impl Dying {
-    fn file(&self, real: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(DyingFile { left: Arc::clone(&self.left), real })
-    }
-}
-
-impl Disk for Dying {
-    fn create_dir(&self, name: &str) -> io::Result<()> {
-        step(&self.left)?;
-        self.real.create_dir(name)
-    }
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        step(&self.left)?;
-        Ok(self.file(self.real.create(name)?))
-    }
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.file(self.real.open(name)?))
-    }
-    fn open_to_change(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.file(self.real.open_to_change(name)?))
-    }
-    fn list(&self, dir: &str) -> io::Result<Vec<(String, u64)>> {
-        self.real.list(dir)
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        step(&self.left)?;
-        self.real.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        step(&self.left)?;
-        self.real.remove(name)
-    }
-    fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        step(&self.left)?;
-        self.real.sync_dir(dir)
-    }
-    fn space(&self) -> io::Result<Space> {
-        self.real.space()
-    }
-}
-
-impl DiskFile for DyingFile {
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        let may = step(&self.left);
-        self.real.append(if may.is_ok() { bytes } else { &bytes[..bytes.len() / 2] })?;
-        may
-    }
-    fn overwrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let may = step(&self.left);
-        self.real.overwrite(if may.is_ok() { bytes } else { &bytes[..bytes.len() / 2] }, offset)?;
-        may
-    }
-    fn sync(&self) -> io::Result<()> {
-        step(&self.left)?;
-        self.real.sync()
-    }
-    fn truncate(&self, length: u64) -> io::Result<()> {
-        step(&self.left)?;
-        self.real.truncate(length)
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.real.read_at(buffer, offset)
-    }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::journal::Relayed;
 use crate::journal::disk::forgetful::Forgetful;
+use crate::journal::seal::tests::keys;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -19,6 +20,8 @@ type Files = BTreeMap<String, Vec<u8>>;
 /// A store at rest, and what it holds.
 struct Sample {
     files: Files,
+    /// Its files as they were before, at some moments.
+    older: Vec<Files>,
     bodies: BTreeMap<EventId, Bytes>,
     pending: BTreeSet<EventId>,
     /// Deliveries that are pending or dead.
@@ -32,10 +35,15 @@ struct Seen {
     damaged: u64,
 }
 
+/// Half of the sample is sealed.
+fn sealing() -> Settings {
+    Settings { encryption: keys(&[1]), ..settings(Path::new("/nowhere"), SMALL) }
+}
+
 fn opened(files: &Files) -> Result<LogJournal, OpenError> {
     let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) =
         (Arc::new(Forgetful::with(files)), Arc::new(ManualClock::at(T0.plus(DAY * 9))));
-    LogJournal::open_on(disk, &settings(Path::new("/nowhere"), SMALL), clock, Metrics::new("test"), None)
+    LogJournal::open_on(disk, &sealing(), clock, Metrics::new("test"), None)
 }
 
 /// Reads everything, and holds it against what was kept: no wrong byte is ever given.
@@ -67,11 +75,12 @@ async fn look(journal: &LogJournal, sample: &Sample) -> Seen {
 async fn sample() -> Sample {
     let disk = Forgetful::default();
     let clock = Arc::new(ManualClock::at(T0));
-    let open = || {
+    let open = |settings: Settings| {
         let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) = (Arc::new(disk.clone()), Arc::clone(&clock) as _);
-        LogJournal::open_on(disk, &settings(Path::new("/nowhere"), SMALL), clock, Metrics::new("test"), None).unwrap()
+        LogJournal::open_on(disk, &settings, clock, Metrics::new("test"), None).unwrap()
     };
-    let (mut journal, mut bodies) = (open(), BTreeMap::new());
+    let clear = settings(Path::new("/nowhere"), SMALL);
+    let (mut journal, mut bodies, mut older) = (open(clear), BTreeMap::new(), Vec::new());
     for round in 0..2u8 {
         let first = round * 60;
         for number in first..first + 45 {
@@ -91,6 +100,7 @@ async fn sample() -> Sample {
             entry.event = VerifiedEvent::assumed(event);
             journal.append(entry, Sync::Durable).await.unwrap();
         }
+        older.push(disk.files());
         let lane = journal.lanes().borrow()[0].clone();
         let mut after = Position::START;
         while after < journal.tail() {
@@ -115,15 +125,16 @@ async fn sample() -> Sample {
         }
         if round == 0 {
             journal.close().await;
+            older.push(disk.files());
             clock.pass(DAY * 8);
-            journal = open();
+            journal = open(sealing());
             for _ in 0..2 {
                 journal.trim(Retention::default()).await.unwrap(); // what waits is moved, the rest goes
             }
         }
     }
     journal.close().await;
-    let mut sample = Sample { files: disk.files(), bodies, pending: BTreeSet::new(), unsettled: 0 };
+    let mut sample = Sample { files: disk.files(), older, bodies, pending: BTreeSet::new(), unsettled: 0 };
     let Seen { pending, unsettled, damaged } = look(&opened(&sample.files).unwrap(), &sample).await;
     assert!(pending.len() > 40 && unsettled > pending.len() as u64 && damaged == 0);
     (sample.pending, sample.unsettled) = (pending, unsettled);
@@ -137,6 +148,7 @@ type Whole = (String, std::ops::Range<usize>, u8, Option<EventId>);
 fn records(files: &Files) -> Vec<Whole> {
     let disk = Forgetful::with(files);
     let store = Meta::open(&disk).unwrap().store;
+    let ring = Keyring::new(&keys(&[1]), store);
     let mut all = Vec::new();
     for (name, bytes) in files.iter().filter(|(name, _)| name.starts_with("log/")) {
         let number = segment::number_of(name.strip_prefix("log/").unwrap()).unwrap();
@@ -145,7 +157,7 @@ fn records(files: &Files) -> Vec<Whole> {
         let mut scan = segment::Scan::new(file, SegmentKey { store, number }, 0, end, 4096);
         while let Some(found) = scan.next().unwrap() {
             let segment::Found::Record(raw) = found else { panic!("damaged already") };
-            let event = match record::Record::decode(&raw, &Keyring::default()).unwrap() {
+            let event = match record::Record::decode(&raw, &ring).unwrap() {
                 record::Record::Event(record) => Some(record.event.id),
                 record::Record::Started { delivery, .. } | record::Record::Rearmed { delivery, .. } => {
                     Some(delivery.event)
@@ -236,6 +248,8 @@ async fn no_file_is_missed_in_silence() {
         with("empty", Some(Vec::new()));
         with("zeros", Some(vec![0; bytes.len()]));
         with("half", Some(bytes[..bytes.len() / 2].to_vec()));
+        let older = sample.older.iter().filter_map(|files| files.get(name)).filter(|old| *old != bytes);
+        older.for_each(|old| with("as it was before", Some(old.clone())));
         other.files.get(name).into_iter().for_each(|foreign| with("of another store", Some(foreign.clone())));
         if !name.starts_with("log/") {
             for at in (0..bytes.len()).step_by(step().min(bytes.len().div_ceil(16).max(1))) {

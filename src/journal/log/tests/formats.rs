@@ -1,12 +1,10 @@
 //! Formats of before and of later: the first are opened without being rewritten, the others are not touched.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
 
 use super::*;
-use crate::journal::disk::{DiskFile, Space};
+use crate::journal::disk::dying::{DyingDisk, Life, Steps};
 
 /// Every file below `dir`, and what is in it.
 pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -138,84 +136,6 @@ async fn a_journal_of_format_2_is_opened_as_it_is_and_goes_on_in_format_3() {
     assert_eq!((written(2), written(3)), (old, 1));
 }
 
-/// The file system of a process that is killed at its `dies_at`th operation: nothing happens from then on.
-struct DyingDisk {
-    real: RealDisk,
-    life: Arc<Life>,
-}
-
-struct Life {
-    operations: AtomicUsize,
-    dies_at: usize,
-}
-
-impl Life {
-    fn goes_on(&self) -> io::Result<()> {
-        let dead = self.operations.fetch_add(1, Ordering::SeqCst) >= self.dies_at;
-        if dead { Err(io::Error::other("killed")) } else { Ok(()) }
-    }
-}
-
-struct DyingFile(Arc<dyn DiskFile>, Arc<Life>);
-
-impl DyingDisk {
-    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(DyingFile(file, Arc::clone(&self.life)))
-    }
-}
-
-impl Disk for DyingDisk {
-    fn create_dir(&self, name: &str) -> io::Result<()> {
-        self.life.goes_on().and_then(|()| self.real.create_dir(name))
-    }
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.life.goes_on().and_then(|()| Ok(self.file(self.real.create(name)?)))
-    }
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.life.goes_on().and_then(|()| Ok(self.file(self.real.open(name)?)))
-    }
-    fn open_to_change(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.life.goes_on().and_then(|()| Ok(self.file(self.real.open_to_change(name)?)))
-    }
-    fn list(&self, dir: &str) -> io::Result<Vec<(String, u64)>> {
-        self.life.goes_on().and_then(|()| self.real.list(dir))
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.life.goes_on().and_then(|()| self.real.rename(from, to))
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.life.goes_on().and_then(|()| self.real.remove(name))
-    }
-    fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.life.goes_on().and_then(|()| self.real.sync_dir(dir))
-    }
-    fn space(&self) -> io::Result<Space> {
-        self.life.goes_on().and_then(|()| self.real.space())
-    }
-}
-
-impl DiskFile for DyingFile {
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.1.goes_on() {
-            self.0.append(&bytes[..bytes.len() / 2])?; // it died in the middle of it
-            return Err(error);
-        }
-        self.0.append(bytes)
-    }
-    fn overwrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.1.goes_on().and_then(|()| self.0.overwrite(bytes, offset))
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.1.goes_on().and_then(|()| self.0.sync())
-    }
-    fn truncate(&self, length: u64) -> io::Result<()> {
-        self.1.goes_on().and_then(|()| self.0.truncate(length))
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.1.goes_on().and_then(|()| self.0.read_at(buffer, offset))
-    }
-}
-
 #[tokio::test]
 async fn a_process_that_is_killed_at_any_operation_of_its_first_opening_of_format_2_loses_nothing() {
     let store = some().await;
@@ -226,12 +146,12 @@ async fn a_process_that_is_killed_at_any_operation_of_its_first_opening_of_forma
         loop {
             let dir = tempfile::tempdir().unwrap();
             copy(store.dir.path(), dir.path());
-            let life = Arc::new(Life { operations: AtomicUsize::new(0), dies_at });
+            let life = Life::of(dies_at, Steps::Everything);
             let disk = DyingDisk { real: RealDisk::new(dir.path()), life: Arc::clone(&life) };
             let clock: Arc<dyn Clock> = store.clock.clone();
             let settings = Settings { encryption: encryption.clone(), ..settings(dir.path(), SMALL) };
             let opened = LogJournal::open_on(Arc::new(disk), &settings, clock, Metrics::new("test"), None);
-            let outlived = opened.as_ref().is_ok_and(|_| life.operations.load(Ordering::SeqCst) <= dies_at);
+            let outlived = opened.is_ok() && !life.is_over();
             if let Ok(journal) = opened {
                 let _ = journal.append(entry(b"unsaid", Some(77), &[]), Sync::Durable).await; // it may have died since
                 journal.close().await;
