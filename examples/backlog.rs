@@ -1,8 +1,9 @@
 //! A backlog under measurement: what an outage of the application costs the gateway, and how it comes out of it.
 //!
 //! `backlog target/release/forebay --events 5000000` has the gateway take so many events while nobody listens where they go,
-//! then kills it, closes it, and lets the application come back. It prints how fast events were taken while the backlog grew,
-//! memory and disk, how long opening took until `/readyz` and until the first delivery, and how fast the backlog drains.
+//! then kills it, lets the application come back for a moment, closes it, and lets the application come back for good. It
+//! prints how fast events were taken while the backlog grew and what CPU each took, memory and disk, how long opening took
+//! until `/readyz` and until the first delivery, and how fast the backlog drains. Of all that was taken, nothing may be missing.
 //! Everything is below `--dir` (a temporary directory unless told), on ports that the system chooses.
 
 use std::net::SocketAddr;
@@ -24,6 +25,8 @@ use tokio::time::sleep;
 const TOGETHER: u64 = 16;
 /// What the gateway may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// What the index may take to catch up with what was there before a kill.
+const OF_THE_INDEX: Duration = Duration::from_secs(600);
 
 /// Measures the gateway with a backlog.
 #[derive(Parser)]
@@ -89,10 +92,33 @@ impl Gateway {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
             line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).map_or(0, |kib| kib / 1024)
         };
+        Ok(format!("{} MiB resident, {} at most, {:.2} s of CPU", mib("VmRSS"), mib("VmHWM"), self.cpu()?))
+    }
+
+    /// CPU seconds so far.
+    fn cpu(&self) -> anyhow::Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
         let of_a_second = |field: &str| field.parse::<f64>().unwrap_or(0.0) / 100.0;
-        let cpu: f64 = stat.split_whitespace().skip(13).take(2).map(of_a_second).sum();
-        Ok(format!("{} MiB resident, {} at most, {cpu:.2} s of CPU", mib("VmRSS"), mib("VmHWM")))
+        Ok(stat.split_whitespace().skip(13).take(2).map(of_a_second).sum())
+    }
+
+    /// Deliveries that wait.
+    async fn pending(&self) -> anyhow::Result<u64> {
+        let metrics = self.get("/metrics").await?;
+        let value =
+            metrics.lines().find_map(|line| line.strip_prefix(r#"forebay_pending_deliveries{destination="app"} "#));
+        value.context("/metrics does not say what waits")?.trim().parse().context("what waits is no number")
+    }
+
+    /// Waits until the index has caught up, and says how long that took.
+    async fn index(&self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while !self.get("/api/v1/events?limit=1").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            ensure!(began.elapsed() < OF_THE_INDEX, "the index does not answer");
+            sleep(Duration::from_millis(20)).await;
+        }
+        println!("the list of events answers {} ms after that; {}", began.elapsed().as_millis(), self.memory()?);
+        Ok(())
     }
 
     /// Ends it by `signal`; how long that takes.
@@ -211,16 +237,18 @@ async fn fill(args: &Args, public: SocketAddr, gateway: &Gateway) -> anyhow::Res
         senders.spawn(send(public, (first, count), Arc::clone(&filler), Arc::clone(&taken)));
     }
     let watch = async {
-        let (mut last, mut at) = (0, Instant::now());
+        let (mut last, mut at, mut cpu) = (0, Instant::now(), gateway.cpu()?);
         while !over.load(Ordering::Relaxed) {
             let now = taken.load(Ordering::Relaxed);
             if now - last >= args.events / 10 || now == args.events {
+                let count = (now - last) as f64;
                 println!(
-                    "{now} events: {:.0} a second; {}",
-                    (now - last) as f64 / at.elapsed().as_secs_f64(),
+                    "{now} events: {:.0} a second, {:.1} µs of CPU each; {}",
+                    count / at.elapsed().as_secs_f64(),
+                    (gateway.cpu()? - cpu) * 1e6 / count,
                     gateway.memory()?
                 );
-                (last, at) = (now, Instant::now());
+                (last, at, cpu) = (now, Instant::now(), gateway.cpu()?);
                 if now == args.events {
                     break;
                 }
@@ -243,12 +271,41 @@ async fn fill(args: &Args, public: SocketAddr, gateway: &Gateway) -> anyhow::Res
     all.and(watch)
 }
 
+/// Starts the gateway with the application there, and says how long it took until `/readyz` and until the first delivery.
+async fn reopen(
+    after: &str,
+    (args, dir): (&Args, &Path),
+    admin: SocketAddr,
+    delivered: &AtomicU64,
+) -> anyhow::Result<Gateway> {
+    let before = delivered.load(Ordering::Relaxed);
+    let mut gateway = Gateway::start(args, dir, admin)?;
+    let ready = gateway.ready().await?;
+    println!("after {after}: ready after {} ms; {}", ready.as_millis(), gateway.memory()?);
+    while delivered.load(Ordering::Relaxed) == before {
+        ensure!(gateway.began.elapsed() < PATIENCE, "nothing is delivered");
+        sleep(Duration::from_millis(1)).await;
+    }
+    println!("first delivery after {} ms; {}", gateway.began.elapsed().as_millis(), gateway.memory()?);
+    Ok(gateway)
+}
+
+/// What was taken waits or has arrived.
+async fn check(args: &Args, gateway: &Gateway, delivered: &AtomicU64) -> anyhow::Result<()> {
+    // Asked in this order, for what is answered in between is then counted twice, and never not at all.
+    let pending = gateway.pending().await?;
+    let delivered = delivered.load(Ordering::Relaxed);
+    println!("{pending} wait, {delivered} have arrived");
+    ensure!(pending + delivered >= args.events, "{} of {} are lost", args.events - pending - delivered, args.events);
+    Ok(())
+}
+
 async fn measure(args: &Args, dir: &Path) -> anyhow::Result<()> {
     let (public, admin, app) = (free_address().await?, free_address().await?, free_address().await?);
     let data = dir.join("data");
     let config = format!(
         "ingress: {{ listen: {public} }}\nadmin: {{ listen: {admin} }}\n\
-         journal: {{ dir: {}, max_size: 1TiB }}\nlog: {{ level: info }}\n\
+         journal: {{ dir: {}, max_size: 32GiB }}\nlog: {{ level: info }}\n\
          sources:\n  acme: {{ path: /acme, verify: none, dedupe: {{ key: header:X-Id, window: 72h }}, to: [app] }}\n\
          destinations:\n  app: {{ url: \"http://{app}\", concurrency: 64 }}\n",
         data.display()
@@ -259,43 +316,34 @@ async fn measure(args: &Args, dir: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     fill(args, public, &gateway).await?;
     println!("all taken: {:.0} a second", args.events as f64 / began.elapsed().as_secs_f64());
+    gateway.index().await?;
     say_disk(&data);
-
     gateway.end(rustix::process::Signal::KILL).await?;
-    let mut gateway = Gateway::start(args, dir, admin)?;
-    println!("after kill -9: ready after {} ms; {}", gateway.ready().await?.as_millis(), gateway.memory()?);
-    let caught_up = Instant::now();
-    while !gateway.get("/api/v1/events?limit=1").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
-        ensure!(caught_up.elapsed() < PATIENCE, "the index does not answer");
-        sleep(Duration::from_millis(100)).await;
-    }
-    println!("the list of events answers after {} ms; {}", caught_up.elapsed().as_millis(), gateway.memory()?);
+
+    let delivered = Arc::new(AtomicU64::new(0));
+    let mut running = JoinSet::new();
+    running.spawn(application(TcpListener::bind(app).await?, Arc::clone(&delivered)));
+    let gateway = reopen("kill -9", (args, dir), admin, &delivered).await?;
+    gateway.index().await?;
+    running.shutdown().await;
+    check(args, &gateway, &delivered).await?;
     println!("closed in {} ms", gateway.end(rustix::process::Signal::TERM).await?.as_millis());
     say_disk(&data);
 
-    let delivered = Arc::new(AtomicU64::new(0));
-    let listener = TcpListener::bind(app).await?;
-    let mut running = JoinSet::new();
-    running.spawn(application(listener, Arc::clone(&delivered)));
-    let mut gateway = Gateway::start(args, dir, admin)?;
-    let ready = gateway.ready().await?;
-    while delivered.load(Ordering::Relaxed) == 0 {
-        ensure!(gateway.began.elapsed() < PATIENCE, "nothing is delivered");
-        sleep(Duration::from_millis(1)).await;
-    }
-    let first = gateway.began.elapsed();
-    println!(
-        "after a close: ready after {} ms, first delivery after {} ms; {}",
-        ready.as_millis(),
-        first.as_millis(),
-        gateway.memory()?
-    );
-    let (from, began, until) = (delivered.load(Ordering::Relaxed), Instant::now(), Duration::from_secs(args.drain));
-    while began.elapsed() < until && delivered.load(Ordering::Relaxed) < args.events {
+    running.spawn(application(TcpListener::bind(app).await?, Arc::clone(&delivered)));
+    let gateway = reopen("a close", (args, dir), admin, &delivered).await?;
+    let (from, cpu, began) = (delivered.load(Ordering::Relaxed), gateway.cpu()?, Instant::now());
+    while began.elapsed() < Duration::from_secs(args.drain) && delivered.load(Ordering::Relaxed) < args.events {
         sleep(Duration::from_millis(20)).await;
     }
-    let rate = (delivered.load(Ordering::Relaxed) - from) as f64 / began.elapsed().as_secs_f64();
-    println!("draining: {rate:.0} a second, {} delivered; {}", delivered.load(Ordering::Relaxed), gateway.memory()?);
+    let count = (delivered.load(Ordering::Relaxed) - from) as f64;
+    println!(
+        "draining: {:.0} a second, {:.1} µs of CPU each; {}",
+        count / began.elapsed().as_secs_f64(),
+        (gateway.cpu()? - cpu) * 1e6 / count,
+        gateway.memory()?
+    );
+    check(args, &gateway, &delivered).await?;
     println!("closed in {} ms", gateway.end(rustix::process::Signal::TERM).await?.as_millis());
     Ok(())
 }

@@ -6,7 +6,7 @@
 #   tests/faults.sh --short          a little of those that need no privileges: half a minute
 #   tests/faults.sh PART [N]         one part, N times
 #
-# Parts: kills proxy-kills order flushes writes reads slow calls opening drain attempts files (strace, no privileges);
+# Parts: kills proxy-kills order flushes writes reads slow calls while-written opening drain attempts files (strace, no privileges);
 #        space inodes read-only descriptors (root: they mount small file systems).
 # strace is installed by apt if missing. FOREBAY names another binary. Loopback only; scratch files in TMPDIR.
 set -euo pipefail
@@ -24,6 +24,7 @@ part() { # PART N
         reads) function=flushes.at_each_read ;;     # EIO from read number 1 to N
         slow) function=flushes.slow ;;              # flushes of 2 s for N seconds; one of 60 s
         calls) function=kills.at_each_call ;;       # kill -9 at call number 1 to N of each kind, while trimming
+        while-written) function=kills.while_written ;; # kill -9 while a checkpoint is written, claims are sealed, merged: N of each
         opening) function=kills.in_opening ;;       # kill -9 while opening, N times
         drain) function=kills.in_the_drain ;;       # kill -9 and SIGTERM in the drain, N times
         attempts) function=kills.around_an_attempt ;; # kill -9 before and after the application's answer, N times
@@ -52,7 +53,7 @@ case ${1:-} in
         parts=(order 50 flushes 4 opening 5)
         ;;
     '')
-        parts=(kills 1000 proxy-kills 1000 order 1000 flushes 100 writes 20 reads 60 slow 30 calls 30 opening 100 drain 60 attempts 20 files 5
+        parts=(kills 1000 proxy-kills 1000 order 1000 flushes 100 writes 20 reads 60 slow 30 calls 30 while-written 20 opening 100 drain 60 attempts 20 files 5
             space 100 inodes 5 read-only 10 descriptors 200)
         ;;
     *) parts=("$1" "${2:-10}") ;;

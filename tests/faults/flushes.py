@@ -61,9 +61,10 @@ def at_each_flush(binary, home, runs):
                 raise Failed(f"{call} {number}: {len(wrong)} out of order: {wrong[:5]}")
     gateway.start()
     world.still_known(gateway)
-    world.settle(gateway)
+    # A failed flush takes back what was not flushed, as a power cut does: numbers of attempts, too.
+    world.settle(gateway, keeps_numbers=False)
     gateway.kill()
-    print(f"EIO from {call} and fdatasync number 1 to {runs}: {seen} seen by the journal, {refused_start} starts refused, {answers} acknowledgements, none without its flush; "
+    print(f"EIO from {call} and fdatasync number 1 to {runs}: {seen} seen by the journal, {refused_start} starts refused, {answers} acknowledgements, none without its flush; {world.repeated} attempts with a number that had come before; "
           f"{world.summary()}; {time.monotonic() - began:.0f} s")
     if seen < runs - 3:
         raise Failed(f"reach: {seen} of {runs}")

@@ -2,6 +2,7 @@
 around an attempt. Needs strace."""
 
 import asyncio
+import os
 import pathlib
 import random
 import signal
@@ -101,6 +102,52 @@ def at_each_call(binary, home, runs):
           f"oldest segment {segments[0]}, {runs_of_claims} files of claims; {world.summary()}; {time.monotonic() - began:.0f} s")
     if any(killed[call] == 0 for call in ("write", "fdatasync", "fsync", "rename", "unlink", "openat")) or segments[0] == "00000001.log":
         raise Failed(f"reach: {killed}, oldest segment {segments[0]}")
+
+
+def while_written(binary, home, runs):
+    """Kills it `runs` times each while a checkpoint is written, while claims are sealed, and while they are merged: where the
+    file that is to take an old one's place is there, half written or whole."""
+    world = World(behave=lambda number, attempt: 410 if number % 256 == 0 else flaky(number | 1, attempt), most=4096)
+    gateway = Gateway(binary, home, world.app_url, max_size="4MiB")
+    began, met = time.monotonic(), {}
+
+    def stopped_while(what):
+        """Whether such a file is there; then it is stopped."""
+        if not being_written(gateway.data, what):
+            return False
+        gateway.signal(signal.SIGSTOP)
+        if being_written(gateway.data, what):
+            return True
+        gateway.signal(signal.SIGCONT)
+        return False
+
+    for what in ("checkpoint", "sealed", "merged"):
+        for number in range(runs):
+            gateway.start()
+            world.send_to(gateway.ingress)
+            until = time.monotonic() + 60
+            while not stopped_while(what):
+                if time.monotonic() > until or not gateway.lives():
+                    raise Failed(f"it is never caught with its {what} file under way:\n{gateway.log()[-1000:]}")
+            met[what] = met.get(what, 0) + 1
+            gateway.kill()
+            world.send_to(None)
+            if number % 10 == 9 or number == runs - 1:
+                gateway.start()
+                world.rest()
+                world.still_known(gateway)
+                world.settle(gateway)
+                gateway.kill()
+    said = ", ".join(f"{count} with a {what} file under way" for what, count in met.items())
+    print(f"kills while something is written in the background: {said}; {world.summary()}; {time.monotonic() - began:.0f} s")
+
+
+def being_written(data, what):
+    """Whether the journal in `data` writes its checkpoint, or a run of claims: of one seal, or `merged` of several."""
+    if what == "checkpoint":
+        return (data / "checkpoint.new").exists()
+    names = [name.split(".")[0].split("-") for name in os.listdir(data / "claims") if name.endswith(".clm.new")]
+    return any((first == last) == (what == "sealed") for first, last in names)
 
 
 def in_opening(binary, home, runs):
