@@ -12,16 +12,16 @@ use tokio::sync::oneshot;
 
 use super::LogJournal;
 use super::codec::Malformed;
-use super::entry::Lost;
+use super::entry::{Lost, Standing};
 use super::parts::Parts;
 use super::reader::Reader;
 use super::record::{KIND_EVENT, KIND_LOST, Record};
-use super::segment::{Found, RawRecord, Scan, SegmentKey};
+use super::segment::{self, Found, RawRecord, Scan, SegmentKey};
 use super::state::State;
 use super::stored::{self, EventOutline};
 use super::writer::Command;
 use crate::base::Name;
-use crate::journal::JournalError;
+use crate::journal::{JournalError, Position};
 
 /// How often a read is tried again that came upon damage. Once is enough, unless what can be read changes from one to the next.
 const ROUNDS: usize = 3;
@@ -174,6 +174,18 @@ impl Reader {
 }
 
 impl State {
+    /// Whether the event that was at `at`, its first entry being `first`, is lost before it was delivered, as far as that is known:
+    /// then its claim holds nothing, and its sender may send it again.
+    pub fn has_lost(&self, at: Position, first: u32) -> bool {
+        let (number, offset) = segment::split(at);
+        let Some(segment) = self.segments.get(&number) else {
+            return self.missing.iter().any(|missing| missing.contains(&number));
+        };
+        let damaged = self.lost_in(number, &(offset..offset.saturating_add(1))) == Some(Lost::Damaged);
+        let entry = segment.entries.get(first as usize).map(|entry| entry.standing());
+        damaged && matches!(entry, None | Some(Standing::Moved))
+    }
+
     /// What is known of damage that has all of `bytes` of segment `number`.
     pub fn lost_in(&self, number: u32, bytes: &Range<u32>) -> Option<Lost> {
         let known = &self.segments.get(&number)?.lost;

@@ -183,7 +183,12 @@ impl LogJournal {
         let key = SegmentKey { store: meta.store, number: next_segment };
         let oldest = state.segments.keys().next().copied().unwrap_or(next_segment);
         let now = time.now();
-        let file = segment::create(&*disk, key, oldest, now, sealed_by).map_err(cannot("cannot begin a segment"))?;
+        let mut reserve = Reserve::of(&*disk, limits.max_bytes);
+        let mut created = segment::create(&*disk, key, oldest, now, sealed_by);
+        if created.as_ref().is_err_and(|error| reserve.give_up(&*disk, error)) {
+            created = segment::create(&*disk, key, oldest, now, sealed_by);
+        }
+        let file = created.map_err(cannot("cannot begin a segment"))?;
         let fresh = Segment::begun(segment::HEADER_BYTES, now, sealed_by);
         state.segments.insert(next_segment, Arc::new(fresh));
         let log_bytes = state.segments.values().map(|segment| u64::from(segment.end)).sum();
@@ -240,7 +245,7 @@ impl LogJournal {
             over_share: BTreeSet::new(),
             log_bytes,
             index_bytes: 0,
-            reserve: Reserve::of(&*disk, limits.max_bytes),
+            reserve,
         };
         let _ = writer.lost(lost); // whoever comes upon it next says so again
         if let Some(event) = erasing

@@ -137,6 +137,8 @@ pub fn recover(
         .collect();
     files.sort_unstable();
     let last = files.last().map_or(0, |(number, _)| *number);
+    // A crash may have cut the opening before this one off, and have left segments behind it that nothing was written to.
+    let written = files.iter().rfind(|(_, bytes)| *bytes > u64::from(HEADER_BYTES)).map_or(last, |(number, _)| *number);
     if last >= u32::MAX - 1 {
         return Err(OpenError::Foreign { file: segment::path(last) });
     }
@@ -152,6 +154,7 @@ pub fn recover(
         claims,
         sealed_through,
         known_through: Position::START,
+        proven: checkpoint::reach(disk, store).max(sealed_through),
         trimmed: Vec::new(),
         stretches: Vec::new(),
         read_bytes: 0,
@@ -176,9 +179,11 @@ pub fn recover(
     }
     let (first, _) = segment::split(reading.known_through.min(reading.sealed_through));
     for (number, bytes) in files.into_iter().filter(|(number, _)| *number >= first) {
-        reading.segment(disk, SegmentKey { store, number }, bytes, number == last)?;
+        reading.segment(disk, SegmentKey { store, number }, bytes, number >= written)?;
     }
-    damaged += missing(let_go_before, &present, &reading.trimmed);
+    let gone = missing(let_go_before, &present, &reading.trimmed);
+    damaged += gone.iter().map(|range| range.len() as u64).sum::<u64>() + u64::from(reading.ends_early());
+    reading.state.missing = gone;
     for number in std::mem::take(&mut reading.trimmed) {
         if reading.state.segments.contains_key(&number) {
             disk.remove(&segment::path(number)).map_err(failed("cannot remove a trimmed segment"))?;
@@ -215,20 +220,19 @@ fn oldest_kept(disk: &dyn Disk, store: [u8; 16], files: &[(u32, u64)]) -> Result
 }
 
 /// Segments are numbered without gaps, so one that is neither there nor let go of has been taken away.
-fn missing(oldest: u32, present: &[u32], trimmed: &[u32]) -> u64 {
-    let mut lost = 0;
-    let mut expected = oldest.max(1);
-    for number in present {
-        let let_go = trimmed.iter().filter(|gone| (expected..*number).contains(gone)).collect::<BTreeSet<_>>().len();
-        let gone = u64::from(number.saturating_sub(expected)) - let_go as u64;
-        if gone > 0 {
+fn missing(oldest: u32, present: &[u32], trimmed: &[u32]) -> Vec<Range<u32>> {
+    let known: BTreeSet<u32> = present.iter().chain(trimmed).copied().collect();
+    let (mut gone, mut expected) = (Vec::new(), oldest.max(1));
+    let last = present.last().copied().unwrap_or(0);
+    for number in known.range(expected..).take_while(|number| **number <= last) {
+        if *number > expected {
             let (from, to) = (expected, number - 1);
-            tracing::error!(segments = gone, from, to, "segments are missing: what was in them is lost");
+            tracing::error!(from, to, "segments are missing: what was in them is lost");
+            gone.push(expected..*number);
         }
-        lost += gone;
         expected = number + 1;
     }
-    lost
+    gone
 }
 
 /// The number for the next segment: after every record there is, and where the claims were sealed after that.
@@ -244,6 +248,8 @@ struct Reading {
     sealed_through: Position,
     /// The state knows what stands before this: only claims are read there.
     known_through: Position,
+    /// The log was durable up to here: claims and checkpoints are written only behind that.
+    proven: Position,
     trimmed: Vec<u32>,
     /// What could not be read.
     stretches: Vec<Stretch>,
@@ -310,7 +316,9 @@ impl Reading {
             Arc::make_mut(segment).close();
         }
         let mut found = survey.end(0);
-        if let Some(torn) = found.last_mut().filter(|stretch| last && stretch.bytes.end == end) {
+        let may_be_torn = |from| last && segment::position(key.number, from) >= self.proven;
+        let torn = found.last_mut().filter(|stretch| stretch.bytes.end == end && may_be_torn(stretch.bytes.start));
+        if let Some(torn) = torn {
             let Range { start: from, end: to } = torn.bytes.clone();
             tracing::warn!(
                 segment = key.number,
@@ -328,6 +336,22 @@ impl Reading {
         }
         self.stretches.append(&mut found);
         Ok(())
+    }
+
+    /// Whether the log ends before what was durable of it.
+    fn ends_early(&self) -> bool {
+        let end = self.state.segments.iter().next_back();
+        let end = end.map_or(Position::START, |(number, segment)| segment::position(*number, segment.end));
+        let (segment, offset) = segment::split(self.proven);
+        let early = offset > HEADER_BYTES && end < self.proven; // one without a record is removed
+        if early {
+            tracing::error!(
+                segment,
+                offset,
+                "the log ends before this place, up to which it was on the disk: what stood there is lost"
+            );
+        }
+        early
     }
 
     /// What a crash left in the page cache is about to count: duplicates of it will be acknowledged. So it is written anew; where

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use crate::journal::disk::{self, Disk};
+use crate::journal::disk::Disk;
 
 const FILE: &str = "reserve";
 /// At most so much; an attempt takes a few hundred bytes.
@@ -65,7 +65,7 @@ impl Reserve {
     }
 }
 
-/// Writes file `dir/name` anew, durably, with what can be read of it. What a process that died had written may be in the page cache
+/// Writes file `dir/name` anew, durably, if all of it can be read. What a process that died had written may be in the page cache
 /// alone, and be taken there for written after a flush that failed: flushing it again would prove nothing.
 ///
 /// # Errors
@@ -79,7 +79,7 @@ pub fn rewrite(disk: &dyn Disk, dir: &str, name: &str, bytes: u64) -> io::Result
         let file = disk.create(&fresh)?;
         let (mut piece, mut at) = (vec![0; 1 << 20], 0);
         while at < bytes {
-            let count = disk::read_around(&*old, &mut piece, at)?;
+            let count = old.read_at(&mut piece, at)?; // a page that cannot be read now stays for another try
             if count == 0 {
                 break;
             }

@@ -5,6 +5,7 @@
 //! holds the delivery or waits to retry it, and owners hold a bounded number.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
@@ -42,6 +43,8 @@ pub struct State {
     pub tail: Position,
     /// Rises with each opening.
     pub epoch: u64,
+    /// Segments that are neither there nor let go of.
+    pub missing: Vec<Range<u32>>,
     watch: watch::Sender<Arc<[Lane]>>,
 }
 
@@ -87,6 +90,7 @@ impl State {
             paused: BTreeSet::new(),
             tail: Position::START,
             epoch,
+            missing: Vec::new(),
             watch: watch::Sender::new(Arc::from([])),
         }
     }
@@ -167,7 +171,7 @@ impl State {
         for (index, delivery) in (0u8..).zip(&record.deliveries) {
             let home = Home { segment: number, entry: first.saturating_add(u32::from(index)) };
             let id = DeliveryId { event: record.id, index };
-            let standing = Standing::from(delivery.status);
+            let standing = if record.erased { Standing::Erased } else { Standing::from(delivery.status) };
             self.stand(home, standing, None);
             if standing == Standing::Dead {
                 self.dead_at(home, delivery.progress.since);
@@ -463,6 +467,8 @@ pub struct EventFacts {
     pub deliveries: Vec<StoredDelivery>,
     /// Where it was before.
     pub moved_from: Option<(Position, u32)>,
+    /// Whether nothing of it is left.
+    pub erased: bool,
     /// The record's size in the log.
     pub bytes: u32,
 }
@@ -476,6 +482,7 @@ impl EventFacts {
             received_at: record.received_at,
             deliveries: record.deliveries,
             moved_from: record.moved_from,
+            erased: record.erased,
             bytes: u32::try_from(segment::record_bytes(payload)).unwrap_or(u32::MAX),
         }
     }

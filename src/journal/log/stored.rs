@@ -77,6 +77,8 @@ pub struct EventOutline {
     pub claim: Option<StoredClaim>,
     /// Its deliveries, by index.
     pub deliveries: Vec<StoredDelivery>,
+    /// As [`EventRecord::erased`].
+    pub erased: bool,
 }
 
 impl EventRecord {
@@ -89,6 +91,7 @@ impl EventRecord {
             moved_from: self.moved_from,
             claim: self.claim,
             deliveries: self.deliveries.clone(),
+            erased: self.erased,
         }
     }
 }
@@ -279,14 +282,14 @@ pub fn decode_outline(from: &mut Parts) -> Result<EventOutline, Malformed> {
     let Front { moved_from, claim, deliveries, erased } = decode_front(&mut from.open)?;
     if erased {
         let Event { id, source, received_at, .. } = decode_remains(&mut from.open)?;
-        return Ok(EventOutline { id, source, received_at, moved_from, claim, deliveries });
+        return Ok(EventOutline { id, source, received_at, moved_from, claim, deliveries, erased });
     }
     from.private().map(decode_relayed).transpose()?;
     let id = EventId::from_bytes(from.open.id()?);
     let (source, _provider) = (decode_name(&mut from.open)?, decode_name(&mut from.open)?);
     from.private().map(decode_request).transpose()?;
     let received_at = UnixMillis(from.open.i64()?);
-    Ok(EventOutline { id, source, received_at, moved_from, claim, deliveries })
+    Ok(EventOutline { id, source, received_at, moved_from, claim, deliveries, erased })
 }
 
 /// What stands before the event's facts.

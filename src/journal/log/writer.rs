@@ -279,7 +279,9 @@ impl Writer {
 
     fn find(&mut self, claim: &StoredClaim) -> Result<Found, Broken> {
         let found = self.claims.find(&claim.hash, self.time.now());
-        found.map_err(|error| self.fail(&format!("claims cannot be read: {error}")))
+        let mut found = found.map_err(|error| self.fail(&format!("claims cannot be read: {error}")))?;
+        found.holder = found.holder.filter(|held| !self.state().has_lost(held.at, held.first_entry));
+        Ok(found)
     }
 
     /// Whether what stands at `at` is not durable yet.

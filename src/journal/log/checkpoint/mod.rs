@@ -48,7 +48,7 @@ use crate::journal::{Position, Room};
 
 #[cfg(test)]
 pub use self::read::Unfit;
-pub use self::read::load;
+pub use self::read::{load, reach};
 pub use self::write::Snapshot;
 
 const FILE: &str = "checkpoint";

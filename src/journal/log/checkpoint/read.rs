@@ -99,6 +99,12 @@ pub fn load(
     Ok(Some(Loaded { state, through, oldest, sealed, bytes }))
 }
 
+/// How far a checkpoint says that the log was durable, whether it is of use or not; the start if there is none that can be believed.
+pub fn reach(disk: &dyn Disk, store: [u8; 16]) -> Position {
+    let head = disk.open(FILE).map_err(Unfit::from).and_then(|file| Source::open(file, 0));
+    head.ok().filter(|source| source.head.store == store).map_or(Position::START, |source| source.head.through)
+}
+
 /// Whether the log comes as far as `through`, and what stands before that has the checksum `tail`.
 fn reaches(disk: &dyn Disk, store: [u8; 16], files: &[(u32, u64)], through: Position, tail: u32) -> Result<(), Unfit> {
     let (number, offset) = segment::split(through);
