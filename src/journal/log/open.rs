@@ -187,7 +187,9 @@ pub fn recover(
     disk.sync_dir(segment::DIR).map_err(failed("cannot flush the segments' directory"))?;
     let (known, lost) = reading.lost();
     for stretch in lost.iter().filter(|stretch| stretch.why == Lost::Damaged) {
-        let end = reading.state.segments.get(&stretch.segment).map_or(0, |segment| segment.end);
+        let Some(end) = reading.state.segments.get(&stretch.segment).map(|segment| segment.end) else {
+            continue; // let go of
+        };
         if !stretch.is_still_there(disk, store, end) {
             let what = format!("cannot read {}", segment::path(stretch.segment));
             let error = io::Error::other("what can be read of it changes from one try to the next; try again");
