@@ -212,7 +212,9 @@ impl Oracle {
         }
         // A duplicate's original came at some time after the first of its group.
         let sent = if again == Again::No { began } else { self.earliest(id, mail.group) };
-        self.know(id, mail, (sent, now), routed.leads(mail.source).len());
+        // Which routes there were when a duplicate's original came is not known here; there was one at least.
+        let routes = if again == Again::No { routed.leads(mail.source).len() } else { 1 };
+        self.know(id, mail, (sent, now), routes);
         let is_over = self.events[&id].gone || self.is_over(id) || (self.rotten > 0 && again == Again::Yes);
         let relayed = mail.source == Source::Live && again == Again::Yes; // the application's own answer, recorded behind it
         if !relayed {
