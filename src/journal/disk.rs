@@ -237,8 +237,12 @@ pub fn replace(disk: &dyn Disk, dir: &str, name: &str, bytes: &[u8]) -> io::Resu
 /// The pages that a disk reads and loses as one.
 const PAGE: u64 = 4096;
 
+/// How often a page is read before it is taken for one that cannot be: a path to a disk may fail for a moment, and what is taken
+/// for lost then would be given up although it is there.
+const TRIES: usize = 4;
+
 /// Reads at `offset` into `buffer` as [`DiskFile::read_at`] does; where that fails because a sector is bad, page by page, and a
-/// page that cannot be read is zeros: one bad sector costs what it held.
+/// page that cannot be read, however often it is tried, is zeros: one bad sector costs what it held.
 ///
 /// # Errors
 /// As the operating system says, but for pages that cannot be read.
@@ -253,7 +257,15 @@ pub fn read_around(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::R
         let left = usize::try_from(PAGE - at % PAGE).unwrap_or(usize::MAX);
         let Some(page) = buffer.get_mut(filled..).map(|rest| rest.split_at_mut(left.min(rest.len())).0) else { break };
         let wanted = page.len();
-        let got = match file.read_at(page, at) {
+        let failed = |got: &io::Result<usize>| got.as_ref().is_err_and(is_bad_sector);
+        let mut got = file.read_at(page, at);
+        for _ in 1..TRIES {
+            if !failed(&got) {
+                break;
+            }
+            got = file.read_at(page, at);
+        }
+        let got = match got {
             Err(error) if is_bad_sector(&error) => {
                 page.fill(0);
                 wanted

@@ -18,6 +18,7 @@ pub struct View {
     dead_for: BTreeMap<DeliveryId, DeadReason>,
     pub moved: u64,
     pub trimmed: u64,
+    pub lost: u64,
 }
 
 pub struct Kept {
@@ -68,6 +69,7 @@ impl View {
             Change::Settled(settled) => self.set(settled.delivery, status),
             Change::Duplicate { .. } | Change::SameBody { .. } | Change::Erased { .. } => {}
             Change::Lost { from, before, .. } => {
+                self.lost += 1;
                 let lost = self.events.values_mut().filter(|kept| from <= kept.at && kept.at < before);
                 for delivery in lost.flat_map(|kept| &mut kept.deliveries) {
                     if *delivery == DeliveryStatus::Pending {

@@ -129,13 +129,22 @@ impl SimDisk {
             return false;
         }
         let at = medium.random.usize(..files.len());
-        let length = medium.files[&files[at]].bytes.len();
-        let (byte, bit) = (medium.random.usize(..length), medium.random.u8(..8));
-        if let Some(file) = medium.files.get_mut(&files[at]) {
-            file.bytes[byte] ^= 1 << bit;
-        }
+        medium.flip(files[at]);
         medium.world.reach(Reach::BitRot);
         true
+    }
+
+    /// Whether there is such a file.
+    pub fn has(&self, name: &str) -> bool {
+        self.medium().shown.files.contains_key(name)
+    }
+
+    /// Flips a bit of a file, if it is there.
+    pub fn flip(&self, name: &str) {
+        let mut medium = self.medium();
+        if let Some(file) = medium.shown.files.get(name).copied() {
+            medium.flip(file);
+        }
     }
 }
 
@@ -179,8 +188,8 @@ impl Disk for View {
         Ok(Arc::new(Handle { disk: self.disk.clone(), life: self.life, file, name: name.to_owned() }))
     }
 
-    fn open_to_change(&self, _name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Err(io::ErrorKind::Unsupported.into()) // nothing is erased in a simulation
+    fn open_to_change(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(name)
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<(String, u64)>> {
@@ -265,8 +274,23 @@ impl DiskFile for Handle {
         if ends { Err(medium.die()) } else { outcome.map_err(error) }
     }
 
-    fn overwrite(&self, _bytes: &[u8], _offset: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn overwrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut medium = self.disk.medium();
+        if medium.call(self.life)? {
+            return Err(medium.die());
+        }
+        if medium.fails(|faults| faults.write) {
+            medium.world.disk_failed(Reach::FailedWrite);
+            return Err(error(EIO));
+        }
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let Some(file) = medium.files.get_mut(&self.file) else { return Err(error(EIO)) };
+        if file.bytes.get(from..from + bytes.len()) != Some(bytes) {
+            return Err(io::ErrorKind::Unsupported.into()); // nothing is erased in a simulation
+        }
+        file.again.push(from..from + bytes.len());
+        medium.world.reach(Reach::WrittenOver);
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -281,8 +305,11 @@ impl DiskFile for Handle {
         if let Some(file) = medium.files.get_mut(&self.file).filter(|_| happens) {
             let (from, to) = (file.flushed, file.bytes.len());
             file.flushed = to;
-            if fails && from < to {
-                file.holes.push(from..to); // the pages are clean now, and were never written
+            if fails {
+                file.again.clear();
+                file.holes.extend((from < to).then_some(from..to)); // the pages are clean now, and were never written
+            } else {
+                file.fill_holes();
             }
         }
         if fails {

@@ -80,6 +80,8 @@ pub struct File {
     pub flushed: usize,
     /// Parts of that whose flush failed: the cache shows them, the medium may not have them.
     pub holes: Vec<Range<usize>>,
+    /// Parts that were written again since, with what stood there.
+    pub again: Vec<Range<usize>>,
 }
 
 pub fn error(code: i32) -> io::Error {
@@ -117,6 +119,16 @@ impl NameChange {
 }
 
 impl File {
+    /// What was written again is on the medium now.
+    pub fn fill_holes(&mut self) {
+        for again in std::mem::take(&mut self.again) {
+            let rest =
+                |hole: Range<usize>| [hole.start..hole.end.min(again.start), hole.start.max(again.end)..hole.end];
+            self.holes =
+                std::mem::take(&mut self.holes).into_iter().flat_map(rest).filter(|hole| !hole.is_empty()).collect();
+        }
+    }
+
     pub fn has_flushed(&self, what: &[u8]) -> bool {
         let mut end = self.flushed;
         // The newest first, and by its first byte: this is asked for each 2xx.
@@ -190,6 +202,13 @@ impl Medium {
         self.shown.apply(&change);
         self.unflushed.push(change);
         Ok(())
+    }
+
+    /// Flips a bit of a file, unless it is empty.
+    pub fn flip(&mut self, file: u64) {
+        let Some(file) = self.files.get_mut(&file).filter(|file| !file.bytes.is_empty()) else { return };
+        let (byte, bit) = (self.random.usize(..file.bytes.len()), self.random.u8(..8));
+        file.bytes[byte] ^= 1 << bit;
     }
 
     pub fn tell_the_truth(&mut self) {

@@ -80,6 +80,8 @@ pub struct Seen {
     not_before: Option<(u64, u64, usize)>,
     /// It was asked for again since.
     pub asked_again: bool,
+    /// It had been asked for when it was taken: if that was forgotten, it is asked for still.
+    taken_when_asked: bool,
     pub dead: bool,
     /// A duplicate was sent since it was found dead.
     pub may_be_rearmed: bool,
@@ -210,7 +212,9 @@ impl Oracle {
         }
         // A duplicate's original came at some time after the first of its group.
         let sent = if again == Again::No { began } else { self.earliest(id, mail.group) };
-        self.know(id, mail, (sent, now), routed.leads(mail.source).len());
+        // Which routes there were when a duplicate's original came is not known here; there was one at least.
+        let routes = if again == Again::No { routed.leads(mail.source).len() } else { 1 };
+        self.know(id, mail, (sent, now), routes);
         let is_over = self.events[&id].gone || self.is_over(id) || (self.rotten > 0 && again == Again::Yes);
         let relayed = mail.source == Source::Live && again == Again::Yes; // the application's own answer, recorded behind it
         if !relayed {
@@ -358,7 +362,10 @@ impl Oracle {
         let orphaned = now.saturating_sub(self.routes_since) > 200
             && !sim.routes().leads(mail.source).contains(&APPLICATIONS[application].0);
         let paused = self.paused.get(APPLICATIONS[application].0).is_some_and(|since| now - since > 200);
-        let asked_again = self.deliveries.get(&delivery).is_some_and(|seen| seen.asked_again);
+        let asked_again = self.deliveries.get(&delivery).is_some_and(|seen| {
+            let forgotten = |(at, of)| of != life && (self.cut_off(of, at) || self.forgot(of, at));
+            seen.asked_again || seen.taken_when_asked && seen.taken.is_some_and(forgotten)
+        });
         if (orphaned && !asked_again || paused) && !world.disk_has_failed() {
             world.wrong(format_args!("{delivery} is attempted, and it is orphaned ({orphaned}) or paused ({paused})"));
         }
@@ -416,7 +423,10 @@ impl Oracle {
         let (now, seen) = (sim.now(), self.deliveries.entry(delivery).or_default());
         seen.not_before = retry_after.map(|wait| (now + wait, now, life));
         match status {
-            Some(200..300) => (seen.taken, seen.asked_again) = (Some((now, life)), false),
+            Some(200..300) => {
+                seen.taken_when_asked = std::mem::take(&mut seen.asked_again);
+                seen.taken = Some((now, life));
+            }
             Some(410) => {
                 seen.gave_up = true;
                 sim.gone.notify_one();

@@ -14,6 +14,8 @@ use crate::sim::Sim;
 use crate::world::Reach;
 use crate::{operator, post};
 
+const CHECKPOINT: &str = "checkpoint";
+
 /// What a seed came to.
 pub struct Outcome {
     pub seed: u64,
@@ -81,6 +83,9 @@ pub fn run(seed: u64, mode: Mode, print: bool) -> Outcome {
         if sim.shape.rots && random.u8(..4) > 0 && sim.disk.rot() {
             sim.oracle().rotten += 1;
         }
+        if fastrand::Rng::with_seed(seed ^ u64::from(life) << 32).u8(..8) == 0 {
+            sim.disk.flip(CHECKPOINT); // it decides nothing, so this costs nothing
+        }
     }
     if !sim.world.is_wrong() {
         let end = if mode == Mode::Liveness { End::Rest } else { End::Asked(1) };
@@ -128,8 +133,13 @@ async fn lived(sim: &Arc<Sim>, end: End, calls: Option<u64>, before: Left, mut r
     if !calm && random.u8(..4) == 0 {
         sim.disk.set_faults(sim.shape.faults);
     }
+    let had_checkpoint = sim.disk.has(CHECKPOINT);
     let opened = Gateway::open(sim, view);
     sim.disk.set_faults(Faults::default());
+    if had_checkpoint && opened.is_ok() {
+        // One that is of no use is removed.
+        sim.world.reach(if sim.disk.has(CHECKPOINT) { Reach::FromCheckpoint } else { Reach::PassedOver });
+    }
     let gateway = match opened {
         Ok(gateway) => Arc::new(gateway),
         Err(_) if sim.disk.is_dead() => {
@@ -239,7 +249,8 @@ async fn audit(sim: &Arc<Sim>, gateway: &Gateway, before: Left) -> bool {
     };
     let now = counts(&gateway.journal);
     sim.world.note(format_args!("opened: {} events, {now:?} deliveries pending and dead", view.events.len()));
-    for (reach, count) in [(Reach::CopiedForward, view.moved), (Reach::Trimmed, view.trimmed)] {
+    for (reach, count) in [(Reach::CopiedForward, view.moved), (Reach::Trimmed, view.trimmed), (Reach::Lost, view.lost)]
+    {
         if count > 0 {
             sim.world.reach(reach);
         }

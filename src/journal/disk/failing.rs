@@ -30,6 +30,8 @@ pub struct Faults {
     begun: Mutex<BTreeMap<String, BTreeMap<String, u64>>>,
     /// Pages that cannot be read: a file's name and the page's number.
     pub unreadable: Mutex<BTreeSet<(String, u64)>>,
+    /// So many reads of segments fail, and then none.
+    pub reads_to_fail: AtomicU64,
     /// What fails, with which error: of `append`, `sync`, `truncate`, `create`, `open`, `rename`, `remove`, `sync_dir`.
     pub refused: Mutex<Vec<(&'static str, i32)>>,
     gate: Mutex<Gate>,
@@ -207,6 +209,11 @@ impl DiskFile for FailingFile {
     }
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.faults.may("read")?;
+        let left = |left: u64| left.checked_sub(1);
+        let is_log = self.name.starts_with("log/");
+        if is_log && self.faults.reads_to_fail.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok() {
+            return Err(io::Error::from_raw_os_error(5)); // EIO
+        }
         let pages = offset / PAGE..(offset + buffer.len() as u64).div_ceil(PAGE);
         let bad = |(name, page): &(String, u64)| *name == self.name && pages.contains(page);
         if self.faults.unreadable.lock().unwrap().iter().any(bad) {

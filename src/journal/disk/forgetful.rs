@@ -32,6 +32,8 @@ struct Content {
     bytes: Vec<u8>,
     flushed: usize,
     never_written: Vec<Range<usize>>,
+    /// Written over since, and not flushed yet.
+    again: Vec<Range<usize>>,
 }
 
 struct Handle {
@@ -69,7 +71,7 @@ impl Forgetful {
                 let end = lost.end.min(bytes.len());
                 bytes[lost.start.min(end)..end].fill(0);
             }
-            let content = Content { flushed: bytes.len(), bytes, never_written: Vec::new() };
+            let content = Content { flushed: bytes.len(), bytes, ..Content::default() };
             names.insert(name.clone(), Arc::new(Memory(Mutex::new(content))));
         }
         let kept = Mutex::new(names.clone());
@@ -80,7 +82,7 @@ impl Forgetful {
     pub fn with(files: &BTreeMap<String, Vec<u8>>) -> Self {
         let disk = Self::default();
         let file = |(name, bytes): (&String, &Vec<u8>)| {
-            let content = Content { flushed: bytes.len(), bytes: bytes.clone(), never_written: Vec::new() };
+            let content = Content { flushed: bytes.len(), bytes: bytes.clone(), ..Content::default() };
             (name.clone(), Arc::new(Memory(Mutex::new(content))))
         };
         let names: BTreeMap<_, _> = files.iter().map(file).collect();
@@ -102,6 +104,11 @@ impl Forgetful {
         let end = content.bytes.len();
         content.flushed = if failed { end } else { from };
         content.never_written.extend(failed.then_some(from..end));
+    }
+
+    /// The names in `dir` were not flushed.
+    pub fn unflush_names(&self, dir: &str) {
+        self.inner.kept.lock().unwrap().retain(|name, _| dir_of(name) != dir);
     }
 
     /// Whether flushes of files fail from now on.
@@ -186,7 +193,9 @@ impl DiskFile for Handle {
     }
     fn overwrite(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let at = usize::try_from(offset).unwrap();
-        self.memory.0.lock().unwrap().bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        let mut content = self.memory.0.lock().unwrap();
+        content.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        content.again.push(at..at + bytes.len());
         Ok(())
     }
     fn sync(&self) -> io::Result<()> {
@@ -195,7 +204,14 @@ impl DiskFile for Handle {
         content.flushed = length;
         if self.disk.fails.load(Ordering::SeqCst) {
             content.never_written.push(flushed..length);
+            content.again.clear();
             return Err(io::Error::from_raw_os_error(5)); // EIO
+        }
+        for again in std::mem::take(&mut content.again) {
+            let rest =
+                |lost: Range<usize>| [lost.start..lost.end.min(again.start), lost.start.max(again.end)..lost.end];
+            let lost = std::mem::take(&mut content.never_written).into_iter().flat_map(rest);
+            content.never_written = lost.filter(|lost| !lost.is_empty()).collect();
         }
         Ok(())
     }

@@ -21,10 +21,11 @@ use super::state::State;
 use super::stored::{self, EventOutline};
 use super::writer::Command;
 use crate::base::Name;
+use crate::journal::disk::Disk;
 use crate::journal::{JournalError, Position};
 
 /// How often a read is tried again that came upon damage. Once is enough, unless what can be read changes from one to the next.
-const ROUNDS: usize = 3;
+pub const ROUNDS: usize = 3;
 
 /// Bytes of a segment that are no record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,16 @@ pub struct Stretch {
     pub said: Vec<(Name, Name)>,
     /// What it is.
     pub why: Lost,
+}
+
+impl Stretch {
+    /// Whether it is still no record when it is read again, in a segment that ends at `end`.
+    pub fn is_still_there(&self, disk: &dyn Disk, store: [u8; 16], end: u32) -> bool {
+        let Ok(file) = disk.open(&segment::path(self.segment)) else { return false };
+        let key = SegmentKey { store, number: self.segment };
+        let next = Scan::new(file, key, self.bytes.start, end, 16 << 10).next();
+        matches!(next, Ok(Some(Found::Damage { from, to, .. })) if (from..to) == self.bytes)
+    }
 }
 
 /// What a segment has that is no record, found by going through it from its start.

@@ -20,7 +20,7 @@ use super::damage::Stretch;
 use super::entry::{Lost, Standing};
 use super::parts::{CLEAR, Payload};
 use super::record::{Home, KIND_LOST};
-use super::segment::{self, Found, Scan, SegmentKey};
+use super::segment;
 use super::state::State;
 use super::writer::Writer;
 use crate::base::{Name, UnixMillis};
@@ -205,15 +205,19 @@ impl State {
 
 impl Writer {
     /// Takes note of `stretches`, durably: their pending deliveries are dead from now on, their bytes are set aside, and whoever
-    /// reads passes over them. Those that are known, or can be read after all, are left out. Call it when no batch is open.
+    /// reads passes over them. Those that are known are left out, and so are those that can be read after all; false if there are
+    /// such. Call it when no batch is open.
     ///
     /// # Errors
     /// [`Broken`] if it could not be written. Whoever comes upon them next will say so again.
-    pub fn lost(&mut self, stretches: Vec<Stretch>) -> Result<(), Broken> {
+    pub fn lost(&mut self, stretches: Vec<Stretch>) -> Result<bool, Broken> {
         let (mut batch, mut noted) = (Batch::default(), Vec::new());
+        let mut all = true;
         for stretch in stretches {
             let Some(deliveries) = self.state().unsettled_in(&stretch) else { continue };
-            if stretch.why == Lost::Damaged && !self.is_still_damaged(&stretch) {
+            let end = self.state().segments.get(&stretch.segment).map_or(0, |segment| segment.end);
+            if stretch.why == Lost::Damaged && !stretch.is_still_there(&*self.disk, self.store, end) {
+                all = false;
                 continue;
             }
             let (at, mut rest) = (self.time.now(), deliveries.as_slice());
@@ -230,7 +234,7 @@ impl Writer {
             noted.push((stretch, deliveries.len()));
         }
         if noted.is_empty() {
-            return Ok(());
+            return Ok(all);
         }
         batch.must_be_durable();
         self.commit(&mut batch)?;
@@ -250,7 +254,7 @@ impl Writer {
                 );
             }
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Adds a record of what is lost; it counts with the batch.
@@ -285,15 +289,6 @@ impl Writer {
         batch.must_be_durable();
         let (why, events) = (Lost::Moved, loss.events.clone());
         self.add_loss(Loss { segment, bytes, why, events, at: loss.at, deliveries }, batch)
-    }
-
-    /// Whether `stretch` is still no record when it is read again.
-    fn is_still_damaged(&self, stretch: &Stretch) -> bool {
-        let Some(end) = self.state().segments.get(&stretch.segment).map(|segment| segment.end) else { return false };
-        let Ok(file) = self.disk.open(&segment::path(stretch.segment)) else { return false };
-        let key = SegmentKey { store: self.store, number: stretch.segment };
-        let next = Scan::new(file, key, stretch.bytes.start, end, 16 << 10).next();
-        matches!(next, Ok(Some(Found::Damage { from, to, .. })) if (from..to) == stretch.bytes)
     }
 
     /// Sets what an attempt came to against where its delivery stands now: one whose event was lost meanwhile is not tried again.

@@ -192,6 +192,16 @@ pub fn recover(
     }
     disk.sync_dir(segment::DIR).map_err(failed("cannot flush the segments' directory"))?;
     let (known, lost) = reading.lost();
+    for stretch in lost.iter().filter(|stretch| stretch.why == Lost::Damaged) {
+        let Some(end) = reading.state.segments.get(&stretch.segment).map(|segment| segment.end) else {
+            continue; // let go of
+        };
+        if !stretch.is_still_there(disk, store, end) {
+            let what = format!("cannot read {}", segment::path(stretch.segment));
+            let error = io::Error::other("what can be read of it changes from one try to the next; try again");
+            return Err(OpenError::Io { what, error }); // what is there must not be passed over
+        }
+    }
     damaged += known;
     let Reading { state, mut claims, mut sealed_through, read_bytes, .. } = reading;
     checkpoint::clear(disk, checkpoint.is_some());
@@ -331,8 +341,6 @@ impl Reading {
             if let Some(segment) = self.state.segments.get_mut(&key.number) {
                 Arc::make_mut(segment).end = from;
             }
-        } else if let Some(open) = found.last().filter(|stretch| stretch.open) {
-            self.state.reach(key.number, open.entries.start.saturating_add(open.count));
         }
         self.stretches.append(&mut found);
         Ok(())
@@ -355,7 +363,8 @@ impl Reading {
     }
 
     /// What a crash left in the page cache is about to count: duplicates of it will be acknowledged. So it is written anew; where
-    /// there is no room for that, it is flushed.
+    /// that fails, for want of room perhaps, it is written over where it stands. Flushing alone may say that all is well, and
+    /// write nothing.
     fn made_sure(
         disk: &dyn Disk,
         file: Arc<dyn DiskFile>,
@@ -365,8 +374,8 @@ impl Reading {
         let path = segment::path(number);
         let name = path.strip_prefix(segment::DIR).and_then(|path| path.strip_prefix('/')).unwrap_or(&path);
         if let Err(error) = reserve::rewrite(disk, segment::DIR, name, bytes) {
-            tracing::warn!(segment = number, %error, "the newest segment could not be written anew; it is flushed");
-            file.sync().map_err(failed(format!("cannot flush {path}")))?;
+            tracing::warn!(segment = number, %error, "the newest segment could not be written anew; it is written over where it stands");
+            reserve::write_over(disk, &path).map_err(failed(format!("cannot write over {path}")))?;
             return Ok(file);
         }
         disk.open(&path).map_err(failed(format!("cannot open {path}")))
@@ -377,6 +386,9 @@ impl Reading {
         let mut lost = std::mem::take(&mut self.stretches);
         lost.retain_mut(|stretch| {
             let known = self.state.lost_in(stretch.segment, &stretch.bytes);
+            if known.is_none() && stretch.open && stretch.why == Lost::Damaged {
+                self.state.reach(stretch.segment, stretch.entries.start.saturating_add(stretch.count));
+            }
             let entries = self.state.segments.get(&stretch.segment).map_or(0, |segment| segment.entries.len());
             if known.is_none() && stretch.open && stretch.why == Lost::Damaged {
                 stretch.entries.end = stretch.entries.end.max(u32::try_from(entries).unwrap_or(u32::MAX));

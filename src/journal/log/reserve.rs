@@ -12,6 +12,8 @@ const FILE: &str = "reserve";
 /// At most so much; an attempt takes a few hundred bytes.
 const BYTES_MAX: u64 = 4 << 20;
 const PIECE: usize = 64 << 10;
+/// What is written over at a time.
+const PAGE: usize = 4096;
 
 /// What is held back.
 #[derive(Debug)]
@@ -94,4 +96,23 @@ pub fn rewrite(disk: &dyn Disk, dir: &str, name: &str, bytes: u64) -> io::Result
         let _ = disk.remove(&fresh); // it may not be there
     }
     copied
+}
+
+/// Writes file `name` over where it stands, durably, with what it shows: as [`rewrite`], and needs no room. A crash in the middle of it
+/// changes nothing. What cannot be read stays as it is.
+///
+/// # Errors
+/// As the operating system says.
+pub fn write_over(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    let file = disk.open_to_change(name)?;
+    let (mut page, mut at) = (vec![0; PAGE], 0);
+    loop {
+        match file.read_at(&mut page, at) {
+            Ok(0) => return file.sync(),
+            Ok(count) => file.overwrite(page.get(..count).unwrap_or_default(), at)?,
+            Err(error) if disk::is_bad_sector(&error) => {}
+            Err(error) => return Err(error),
+        }
+        at += PAGE as u64;
+    }
 }

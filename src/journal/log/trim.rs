@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::commit::{Batch, Broken};
-use super::damage::Survey;
+use super::damage::{ROUNDS, Stretch, Survey};
 use super::entry::{Entry, Segment, Standing};
 use super::limits::Limits;
 use super::parts::Unreadable;
@@ -197,7 +197,14 @@ impl Writer {
         let mut batch = Batch::default();
         let mut copied = 0;
         if needed > 0 {
-            copied = self.copy_forward(number, end, &mut batch)?;
+            let Some(count) = self.copy_forward(number, end, &mut batch)? else {
+                tracing::warn!(
+                    segment = number,
+                    "what can be read of it changes from one try to the next; it is let go of later"
+                );
+                return Ok(());
+            };
+            copied = count;
             // A power cut may take the first pages of a write and leave the last: what says that the segment has gone
             // is written only once the copies are durable.
             self.commit(&mut batch)?;
@@ -226,8 +233,26 @@ impl Writer {
         Ok(())
     }
 
-    /// Copies the events of segment `number` that have a pending delivery or a dead one within its retention.
-    fn copy_forward(&mut self, number: u32, end: u32, batch: &mut Batch) -> Result<u32, Broken> {
+    /// Copies the events of segment `number` that have a pending delivery or a dead one within its retention. None if there is
+    /// something that could not be read, and then could: it must not be let go of before that is copied as well.
+    fn copy_forward(&mut self, number: u32, end: u32, batch: &mut Batch) -> Result<Option<u32>, Broken> {
+        let mut copied = 0;
+        for _ in 0..ROUNDS {
+            let (more, found) = self.copy_what_can_be_read(number, end, batch)?;
+            copied += more; // what is copied is not copied again
+            if self.lost(found)? {
+                return Ok(Some(copied));
+            }
+        }
+        Ok(None)
+    }
+
+    fn copy_what_can_be_read(
+        &mut self,
+        number: u32,
+        end: u32,
+        batch: &mut Batch,
+    ) -> Result<(u32, Vec<Stretch>), Broken> {
         let key = SegmentKey { store: self.store, number };
         let now = self.time.now();
         let opened = self.disk.open(&segment::path(number));
@@ -277,8 +302,7 @@ impl Writer {
         }
         self.commit(batch)?;
         let entries = self.state().segments.get(&number).map_or(0, |segment| segment.entries.len());
-        self.lost(survey.end(u32::try_from(entries).unwrap_or(u32::MAX)))?;
-        Ok(copied)
+        Ok((copied, survey.end(u32::try_from(entries).unwrap_or(u32::MAX))))
     }
 
     /// Sets the record's deliveries to where they stand now. False if nothing of it is needed.

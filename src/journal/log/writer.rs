@@ -227,7 +227,7 @@ impl Writer {
             }
             Command::Lost { stretches, reply } => {
                 let _ = self.commit(batch); // whoever waits has been told
-                drop(reply.send(self.lost(stretches).map_err(JournalError::from)));
+                drop(reply.send(self.lost(stretches).map(drop).map_err(JournalError::from)));
             }
             Command::Erase { event, first, deliveries, reply } => {
                 let _ = self.commit(batch); // whoever waits has been told

@@ -120,6 +120,8 @@ impl Claims {
             stop: Arc::default(),
         };
         claims.place_pages();
+        // A run may have been left by a crash before its name was durable. It counts from now on: segments go because of it.
+        claims.disk.sync_dir(DIR)?;
         Ok(Opened { claims, through, missing })
     }
 

@@ -1,6 +1,9 @@
 //! Damage that is found by whoever reads: what it costs, who is told, and what is known of it afterwards.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
+use crate::journal::disk::failing::FailingDisk;
 
 /// A backlog that no ring holds: whoever asks for it from the start reads the log.
 const BACKLOG: u32 = 700;
@@ -215,6 +218,58 @@ async fn a_torn_end_is_no_damage_however_often_the_journal_is_opened() {
         store.told_lost().await;
         assert_eq!((store.journal.stats().damaged, store.counts("app")), (0, (1, 0)));
         assert!(store.aside().is_empty());
+    }
+}
+
+/// The last record of a crashed journal, damaged inside, is taken for a torn write: nothing waits for it for ever.
+#[tokio::test]
+async fn a_last_record_that_is_damaged_leaves_nothing_that_waits() {
+    let store = Store::new();
+    store.append(entry(b"kept", None, &["app"])).await;
+    let last = fresh(store.append(entry(b"last", None, &["app"])).await);
+    store.flip(last.at, 60);
+    let mut store = store;
+    for _ in 0..3 {
+        store = store.crashed();
+        store.append(entry(b"later", None, &[])).await;
+        assert_eq!((store.counts("app"), store.counts(lost::NOBODY)), ((1, 0), (0, 0)));
+    }
+}
+
+/// What cannot be read for a moment is not lost: neither to whoever opens the journal nor where a segment goes, however long the
+/// moment is. If it is too long, it is tried again.
+#[tokio::test]
+async fn what_cannot_be_read_for_a_moment_is_not_lost() {
+    for failures in (0..60).chain([1_000]) {
+        let (dir, faults, clock, journal) = faults::on_failing_disk(64 << 20);
+        for number in 0..20u8 {
+            journal.append(entry(&[number; 500], Some(number), &["app"]), Sync::Durable).await.unwrap();
+        }
+        drop(journal);
+        let reopen = || {
+            let disk = FailingDisk { faults: Arc::clone(&faults), real: RealDisk::new(dir.path()) };
+            let (clock, settings) = (Arc::clone(&clock) as _, settings(dir.path(), 64 << 20));
+            LogJournal::open_on(Arc::new(disk), &settings, clock, Metrics::new("test"), None)
+        };
+        faults.reads_to_fail.store(failures, Ordering::SeqCst);
+        let mut opened = reopen();
+        while opened.is_err() {
+            faults.reads_to_fail.store(0, Ordering::SeqCst);
+            opened = reopen();
+        }
+        let journal = opened.unwrap();
+        let count = |journal: &LogJournal| (journal.stats().lanes[0].pending, journal.stats().lanes[0].dead);
+        if failures == 1_000 {
+            continue;
+        }
+        assert_eq!((journal.stats().lanes.len(), count(&journal)), (1, (20, 0)), "{failures} at opening");
+        clock.step(T0.plus(Duration::from_secs(60)));
+        faults.reads_to_fail.store(failures, Ordering::SeqCst);
+        let brief = Retention { delivered: Duration::from_secs(1), dead: Duration::from_secs(1) };
+        let _ = journal.trim(brief).await;
+        faults.reads_to_fail.store(0, Ordering::SeqCst);
+        let _ = journal.trim(brief).await;
+        assert_eq!((journal.stats().lanes.len(), count(&journal)), (1, (20, 0)), "{failures} as it goes");
     }
 }
 

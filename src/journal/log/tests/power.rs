@@ -57,6 +57,33 @@ async fn what_is_read_back_is_durable_before_it_counts() {
     }
 }
 
+/// The same where there is no room to write it anew.
+#[tokio::test]
+async fn what_is_read_back_is_durable_although_the_disk_is_full() {
+    let (disk, clock) = (Forgetful::default(), clock());
+    let journal = on(&disk, &clock);
+    let original = fresh(append(&journal, 1, Sync::Durable).await.unwrap());
+    let left = Forgetful::with(&disk.files());
+    left.unflush(&segment::path(1), 64, true);
+    left.leave(200); // enough for the header of a segment
+    drop(on(&left, &clock));
+    let journal = on(&left.after_power_cut(), &clock);
+    assert!(matches!(journal.event(original).await, Ok(Some(_))));
+}
+
+/// A crash may come before the name of a run of claims is durable. Whoever takes it for sealed has to make it so.
+#[tokio::test]
+async fn a_run_that_is_found_at_opening_is_durable_before_it_counts() {
+    let (disk, clock) = (Forgetful::default(), clock());
+    let journal = on(&disk, &clock);
+    append(&journal, 1, Sync::Durable).await.unwrap();
+    journal.close().await; // seals
+    let left = Forgetful::with(&disk.files());
+    left.unflush_names("claims");
+    on(&left, &clock);
+    assert!(left.after_power_cut().files().keys().any(|name| name.ends_with(".clm")));
+}
+
 /// P15: after a flush that failed nothing may rest on what it left behind, whoever reads it, however the process ends.
 #[tokio::test]
 async fn nothing_rests_on_what_a_failed_flush_left_behind() {
