@@ -128,6 +128,43 @@ def space(binary, home, runs):
         raise Failed(f"it resumed after {max(times):.1f} s; it failed {failed} times; {stuck}")
 
 
+def outage(binary, home, runs):
+    """`runs` times events fill a tmpfs of 10 MiB, something else all but 16 KiB of what they leave, and the application stays away until
+    what is written of attempts that fail has taken those and the reserve. Once it is back, everything is delivered. About a minute each."""
+    began = time.monotonic()
+    for number in range(runs):
+        below = pathlib.Path(home, f"outage-{number}")
+        below.mkdir()
+        mount = Mount(below, "-t", "tmpfs", "-o", "size=10m,mode=700", "tmpfs")
+        away = {"app": True}
+        world = World(behave=lambda number, attempt: 503 if away["app"] else 200, most=8192)
+        gateway = Gateway(binary, below, world.app_url, data=mount.at / "data", max_size="1GiB")
+        pending = 'forebay_pending_deliveries{destination="app"}'
+        try:
+            gateway.start()
+            world.send_to(gateway.ingress)
+            wait_until(lambda: world.counts[503] > 50, 60, "it is never full")
+            world.rest()
+            fill(mount.at / "filler", 16 << 10, mount)
+            attempts = world.counts["attempts"]
+            wait_until(lambda: mount.free() == 0 or "delivery pauses" in gateway.log(), 180, lambda: f"{mount.free()} bytes stay free")
+            waited, attempts = gateway.metric(pending), world.counts["attempts"] - attempts
+            away["app"] = False
+            wait_until(lambda: gateway.metric(pending) == 0, 30,
+                       lambda: f"{gateway.metric(pending):.0f} of {waited:.0f} still wait 30 s after the application came back; {mount.free()} bytes are free, {gateway.metric('forebay_journal_bytes'):.0f} in the journal; {gateway.get('/readyz')[1]}")
+            (mount.at / "filler").unlink()
+            taken = world.counts[200]
+            world.send_to(gateway.ingress)
+            wait_until(lambda: world.counts[200] > taken, 30, "it never took events again")
+            world.rest()
+            world.settle(gateway)
+        finally:
+            world.send_to(None)
+            gateway.kill()
+            mount.gone()
+        print(f"  {number + 1} of {runs}: {attempts} attempts while full, {waited:.0f} waited; {world.summary()}; {time.monotonic() - began:.0f} s", flush=True)
+
+
 def inodes(binary, home, runs):
     """No more files can be made: 503 where it needs one, and on again once there are some."""
     image = pathlib.Path(home, "image")
