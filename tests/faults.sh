@@ -7,7 +7,7 @@
 #   tests/faults.sh PART [N]         one part, N times
 #
 # Parts: kills proxy-kills order flushes writes reads slow calls while-written opening drain attempts files (strace, no privileges);
-#        space inodes read-only descriptors (root: they mount small file systems).
+#        space outage inodes read-only descriptors (root: they mount small file systems).
 # strace is installed by apt if missing. FOREBAY names another binary. Loopback only; scratch files in TMPDIR.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,6 +30,7 @@ part() { # PART N
         attempts) function=kills.around_an_attempt ;; # kill -9 before and after the application's answer, N times
         files) function=files.run ;;                # locks, foreign and old segments, broken indexes: N times
         space) function=full.space ;;               # a disk full N times
+        outage) function=full.outage ;;             # events fill the disk, and failed attempts what is left: N times
         inodes) function=full.inodes ;;             # no inodes, N times
         read-only) function=full.read_only ;;       # remounted read-only, N times
         descriptors) function=full.descriptors ;;   # 64 descriptors, N connections
@@ -54,7 +55,7 @@ case ${1:-} in
         ;;
     '')
         parts=(kills 1000 proxy-kills 1000 order 1000 flushes 100 writes 20 reads 60 slow 30 calls 30 while-written 20 opening 100 drain 60 attempts 20 files 5
-            space 100 inodes 5 read-only 10 descriptors 200)
+            space 100 outage 3 inodes 5 read-only 10 descriptors 200)
         ;;
     *) parts=("$1" "${2:-10}") ;;
 esac

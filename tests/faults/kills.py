@@ -107,8 +107,8 @@ def at_each_call(binary, home, runs):
 def while_written(binary, home, runs):
     """Kills it `runs` times each while a checkpoint is written, while claims are sealed, and while they are merged: where the
     file that is to take an old one's place is there, half written or whole."""
-    world = World(behave=lambda number, attempt: 410 if number % 256 == 0 else flaky(number | 1, attempt), most=4096)
-    gateway = Gateway(binary, home, world.app_url, max_size="4MiB")
+    world = World(behave=lambda number, attempt: 410 if number % 256 == 0 else flaky(number | 1, attempt), most=24 << 10)
+    gateway = Gateway(binary, home, world.app_url, max_size="8MiB")  # claims of small events would fill a smaller one
     began, met = time.monotonic(), {}
 
     def stopped_while(what):

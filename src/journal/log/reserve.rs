@@ -6,7 +6,7 @@
 
 use std::io;
 
-use crate::journal::disk::Disk;
+use crate::journal::disk::{self, Disk};
 
 const FILE: &str = "reserve";
 /// At most so much; an attempt takes a few hundred bytes.
