@@ -25,13 +25,13 @@ pub(super) async fn ready<J: Journal>(Of(state): Of<Arc<State<J>>>, Trusted(trus
     let reasons = reasons(state.journal.room(), state.draining.load(Ordering::Relaxed));
     match (reasons.is_empty(), trusted) {
         (true, true) => {
-            let mut said = json!({ "status": "ready" });
+            let mut said = BTreeMap::from([("status", json!("ready"))]);
             let damaged = state.journal.stats().damaged;
             if damaged > 0 {
-                said["damaged"] = damaged.into();
+                said.insert("damaged", damaged.into());
             }
             if let Some(trouble) = state.index.trouble() {
-                said["index"] = format!("{trouble}; it is tried again").into();
+                said.insert("index", format!("{trouble}; it is tried again").into());
             }
             Json(said).into_response()
         }
