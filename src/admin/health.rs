@@ -1,6 +1,5 @@
 //! Health and metrics.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

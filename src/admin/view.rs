@@ -207,8 +207,8 @@ impl std::fmt::Display for ConfigProblem {
         if severity == "warning" {
             f.write_str("warning: ")?;
         }
-        if !path.is_empty() {
-            write!(f, "{path}: ")?;
+        if !path.is_empty() && !message.starts_with(path.as_str()) {
+            write!(f, "{path}: ")?; // once is enough
         }
         f.write_str(message)
     }

@@ -1,16 +1,20 @@
 //! `forebay backup`: a running gateway's journal, or a stopped one's, as one file.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use http_body_util::BodyExt as _;
+use serde_json::json;
 
 use super::client::AdminArgs;
+use super::interrupt::Signals;
 use super::progress::Progress;
 use super::{Usage, text};
 use crate::admin;
@@ -33,6 +37,9 @@ pub struct Args {
     /// Write over a file that is there
     #[arg(long)]
     force: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -52,27 +59,59 @@ impl Args {
 pub async fn run(args: Args, settings: Option<&admin::Settings>) -> anyhow::Result<ExitCode> {
     let made_at = SystemClock.now();
     let to = args.to.clone().unwrap_or_else(|| PathBuf::from(named(&made_at.to_string())));
-    if to.exists() && !args.force {
-        let error =
-            anyhow::anyhow!("{} is there already; write elsewhere with --to, or over it with --force", to.display());
-        return Err(Usage(error).into());
-    }
-    let part = Part::create(&to)?;
-    let made = match &args.dir {
-        None => ask(&args, settings, &part).await,
-        Some(dir) => match Stopped::open(dir, made_at) {
-            Ok(stopped) => copy(&stopped, &part),
-            Err(error @ OpenError::Locked { .. }) => {
-                anstream::eprintln!("forebay: {error}; a running gateway's journal is backed up without --dir");
-                return Ok(ExitCode::from(3));
-            }
-            Err(error) => Err(error.into()),
-        },
+    can_be_written(&to, args.force).map_err(Usage)?;
+    let stopped = match args.dir.as_deref().map(|dir| Stopped::open(dir, made_at)).transpose() {
+        Ok(stopped) => stopped,
+        Err(error @ OpenError::Locked { .. }) => {
+            anstream::eprintln!("forebay: {error}; a running gateway's journal is backed up without --dir");
+            return Ok(ExitCode::from(3));
+        }
+        Err(error) => return Err(error.into()),
     };
-    let Contents { files, bytes, .. } = made.and_then(|()| part.check())?;
-    part.finish(&to)?;
-    anstream::println!("{}: {files} files, {}", text::plain(&to.display().to_string()), size(bytes));
+    let mut signals = Signals::new().context("signals cannot be waited for")?;
+    let part = Arc::new(Part::create(&to)?);
+    let made = signals.unless(async {
+        let _given_up = GivenUp(&part);
+        match stopped {
+            None => ask(&args, settings, &part).await?,
+            Some(stopped) => aside(&part, move |part| copy(&stopped, part)).await?,
+        }
+        aside(&part, Part::check).await
+    });
+    let Contents { store, made, files, bytes } = made.await?;
+    part.finish(&to, args.force)?;
+    let shown = to.display().to_string();
+    if args.json {
+        let report = json!({ "file": shown, "journal": store, "made": made, "files": files, "bytes": bytes });
+        writeln!(io::stdout(), "{report:#}")?;
+    } else {
+        anstream::println!("{}: {files} files, {}", text::plain(&shown), size(bytes));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a backup may get this name, before it is made; [`Part::finish`] asks again.
+fn can_be_written(to: &Path, force: bool) -> anyhow::Result<()> {
+    if to == Path::new("-") {
+        bail!("--to names a file: a backup is read back before it gets its name; `./-` is a file, too");
+    }
+    let Ok(facts) = to.symlink_metadata() else { return Ok(()) }; // if that is wrong, making the file says why
+    if !facts.is_file() && !facts.is_symlink() {
+        bail!("{} is there, and not a file; name one with --to", to.display());
+    }
+    if !force {
+        bail!("{} is there already; write elsewhere with --to, or over it with --force", to.display());
+    }
+    Ok(())
+}
+
+/// Does something long with `part` that waits for the disk. Dropped, it goes on until it next touches the part.
+async fn aside<T: Send + 'static>(
+    part: &Arc<Part>,
+    job: impl FnOnce(&Part) -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let part = Arc::clone(part);
+    tokio::task::spawn_blocking(move || job(&part)).await.context("it ended in the middle")?
 }
 
 fn named(made_at: &str) -> String {
@@ -118,25 +157,38 @@ fn copy(stopped: &Stopped, part: &Part) -> anyhow::Result<()> {
     out.flush().with_context(|| part.unwritten())
 }
 
-/// The file while it is not whole; dropped, it is removed.
+/// The file while it is not whole. It is nobody else's; dropped, it is removed.
 struct Part {
     path: PathBuf,
     file: File,
+    given_up: AtomicBool,
+}
+
+/// Dropped, nothing more is written to the part, nor read of it.
+struct GivenUp<'a>(&'a Part);
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        self.0.given_up.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Part {
     fn create(to: &Path) -> anyhow::Result<Self> {
-        let mut path = to.to_owned().into_os_string();
-        path.push(".part");
-        let path = PathBuf::from(path);
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let file = options.with_context(|| format!("{} cannot be written", path.display()))?;
-        rustix::fs::fchmod(&file, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).context("its mode cannot be set")?;
-        Ok(Self { path, file })
+        loop {
+            let mut path = to.to_owned().into_os_string();
+            path.push(format!(".{:08x}.part", fastrand::u32(..)));
+            let path = PathBuf::from(path);
+            let file = match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue, // another one's
+                other => other.with_context(|| format!("{} cannot be written", path.display()))?,
+            };
+            return Ok(Self { path, file, given_up: AtomicBool::new(false) });
+        }
     }
 
-    fn writer(&self) -> BufWriter<&File> {
-        BufWriter::with_capacity(1 << 20, &self.file)
+    fn writer(&self) -> BufWriter<&Self> {
+        BufWriter::with_capacity(1 << 20, self)
     }
 
     fn unwritten(&self) -> String {
@@ -145,22 +197,141 @@ impl Part {
 
     /// Reads it back.
     fn check(&self) -> anyhow::Result<Contents> {
-        let file = File::open(&self.path).with_context(|| format!("{} cannot be read back", self.path.display()))?;
-        archive::read(&mut BufReader::with_capacity(1 << 20, file), |_| Ok(io::sink())).context("there is no backup")
+        (&self.file).rewind().with_context(|| format!("{} cannot be read back", self.path.display()))?;
+        archive::read(&mut BufReader::with_capacity(1 << 20, self), |_| Ok(io::sink())).context("there is no backup")
     }
 
-    /// Gives it its name, durably.
-    fn finish(self, to: &Path) -> anyhow::Result<()> {
+    /// Whether its path still leads to it.
+    fn is_there(&self) -> io::Result<bool> {
+        let (ours, there) = (self.file.metadata()?, self.path.symlink_metadata()?);
+        Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+    }
+
+    /// Gives it its name, durably; over a file that is there only by `force`.
+    fn finish(&self, to: &Path, force: bool) -> anyhow::Result<()> {
         let unwritten = || format!("{} cannot be written", to.display());
         self.file.sync_all().with_context(unwritten)?;
-        std::fs::rename(&self.path, to).with_context(unwritten)?;
+        if !self.is_there().unwrap_or(false) {
+            bail!("{} was taken away while it was written: there is no backup", self.path.display());
+        }
+        if force {
+            std::fs::rename(&self.path, to).with_context(unwritten)?;
+        } else {
+            rename_new(&self.path, to).with_context(unwritten)?;
+        }
         let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(dir).and_then(|dir| dir.sync_all()).with_context(unwritten)
+    }
+
+    fn go_on(&self) -> io::Result<()> {
+        if self.given_up.load(Ordering::Relaxed) { Err(io::Error::other("it was given up")) } else { Ok(()) }
+    }
+}
+
+impl Write for &Part {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.go_on()?;
+        (&self.file).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&self.file).flush()
+    }
+}
+
+impl Read for &Part {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.go_on()?;
+        (&self.file).read(buffer)
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path); // it has its name by now, or is not whole
+        if self.is_there().unwrap_or(false) {
+            let _ = std::fs::remove_file(&self.path); // it is not whole; with its own name it is no longer there
+        }
+    }
+}
+
+/// Renames a file, never over another one.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {} // not on this file system
+            other => return Ok(other?),
+        }
+    }
+    std::fs::hard_link(from, to)?;
+    std::fs::remove_file(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn two_backups_to_one_name_leave_each_other_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("b.tar");
+        let (first, second, third) =
+            (Part::create(&to).unwrap(), Part::create(&to).unwrap(), Part::create(&to).unwrap());
+        (&first).write_all(b"first").unwrap();
+        (&second).write_all(b"second").unwrap();
+        drop(third); // it failed
+        first.finish(&to, false).unwrap();
+        let error = second.finish(&to, false).unwrap_err();
+        assert!(format!("{error:#}").contains("exists"), "{error:#}");
+        drop((first, second));
+        assert_eq!(names(dir.path()), ["b.tar"]);
+        assert_eq!(std::fs::read(&to).unwrap(), b"first");
+        let over = Part::create(&to).unwrap();
+        over.finish(&to, true).unwrap();
+        assert_eq!(std::fs::read(&to).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_part_that_somebody_took_the_name_of_is_neither_renamed_nor_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("b.tar");
+        let part = Part::create(&to).unwrap();
+        std::fs::remove_file(&part.path).unwrap();
+        std::fs::write(&part.path, "another's").unwrap();
+        assert!(part.finish(&to, true).unwrap_err().to_string().contains("taken away"));
+        drop(part);
+        assert!(matches!(&names(dir.path())[..], [only] if only.ends_with(".part")));
+    }
+
+    #[test]
+    fn only_a_file_is_written_over_and_never_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        for (to, force, fits) in [
+            (&link, false, false),
+            (&link, true, true),
+            (&dir.path().to_owned(), true, false),
+            (&"-".into(), true, false),
+        ] {
+            assert_eq!(can_be_written(to, force).is_ok(), fits, "{}", to.display());
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_or_read_once_it_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = Part::create(&dir.path().join("b.tar")).unwrap();
+        drop(GivenUp(&part));
+        assert!((&part).write_all(b"x").is_err() && part.check().is_err());
     }
 }

@@ -7,6 +7,7 @@ pub mod destinations;
 pub mod doctor;
 pub mod events;
 pub mod init;
+mod interrupt;
 pub mod listen;
 mod progress;
 pub mod providers;

@@ -95,4 +95,19 @@ mod tests {
         assert_eq!(told(&applied), format!("{wanted}reloaded; 2 changes\n"));
         assert_eq!(told(&Reloaded::default()), "the gateway goes by what the file says\n");
     }
+
+    #[test]
+    fn a_problem_names_its_path_once() {
+        let problem = |message: &str| ConfigProblem {
+            severity: "error".to_owned(),
+            file: String::new(),
+            line: 0,
+            column: 0,
+            path: "journal.encryption_key".to_owned(),
+            message: message.to_owned(),
+        };
+        assert_eq!(problem("too short").to_string(), "journal.encryption_key: too short");
+        let lacks = "journal.encryption_key lacks a key";
+        assert_eq!(problem(lacks).to_string(), lacks);
+    }
 }

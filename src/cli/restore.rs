@@ -1,5 +1,6 @@
 //! `forebay restore`: a backup back into a directory.
 
+use std::cell::{Cell, RefCell};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -8,12 +9,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use serde_json::json;
 
 use super::progress::Progress;
 use super::{Usage, backup::size, text};
 use crate::base::SystemClock;
 use crate::journal::archive::{self, Contents};
-use crate::journal::log::{self, Survey};
+use crate::journal::log::{self, Lock, Survey};
 
 /// Unpacks a backup into a new journal's directory.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,6 +26,9 @@ pub struct Args {
     /// The journal's directory, which must be missing or empty; the config's `journal.dir` where it is not given
     #[arg(long, value_name = "DIR")]
     pub(super) dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Restores into `dir`.
@@ -31,9 +36,9 @@ pub struct Args {
 /// # Errors
 /// Why it is not; nothing is left then.
 pub fn run(args: &Args, dir: &Path) -> anyhow::Result<ExitCode> {
-    vacant(dir)?;
     let file = File::open(&args.from).with_context(|| format!("{} cannot be opened", args.from.display()))?;
     let all = file.metadata().map_or(0, |facts| facts.len());
+    vacant(dir)?;
     let unpacked = Unpacked::create(dir)?;
     let mut from = Counted { from: BufReader::with_capacity(1 << 20, file), progress: Progress::new("restoring", all) };
     let contents = archive::read(&mut from, |name| unpacked.file(name));
@@ -41,10 +46,19 @@ pub fn run(args: &Args, dir: &Path) -> anyhow::Result<ExitCode> {
     drop(from);
     let Survey { events, pending, dead, damaged } =
         log::survey(&unpacked.path, Arc::new(SystemClock)).context("what was restored cannot be opened")?;
-    unpacked.finish(dir)?;
+    unpacked.finish()?;
+    let shown = dir.display().to_string();
+    if args.json {
+        let report = json!({
+            "dir": shown, "journal": store, "made": made, "files": files, "bytes": bytes,
+            "events": events, "pending": pending, "dead": dead, "damaged": damaged,
+        });
+        writeln!(io::stdout(), "{report:#}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     anstream::println!(
         "{}: {files} files, {}, of journal {store} at {made}\n{events} events; {pending} deliveries wait, {dead} are dead",
-        text::plain(&dir.display().to_string()),
+        text::plain(&shown),
         size(bytes),
     );
     if damaged > 0 {
@@ -53,50 +67,56 @@ pub fn run(args: &Args, dir: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Where it is unpacked, inside of the journal's directory: that may be a mount point, or stand where nothing can be made.
+const RESTORING: &str = ".restoring";
+/// The file that makes a directory a journal's.
+const META: &str = "journal.meta";
+/// What a directory may have that has no journal: a file system's own, and a lock that nobody holds.
+const NOTHING: [&str; 2] = ["lost+found", "lock"];
+
 /// Nothing is ever restored over something else.
 fn vacant(dir: &Path) -> anyhow::Result<()> {
-    match fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
-        Ok(false) => Ok(()),
-        Ok(true) => {
-            let error = anyhow::anyhow!(
-                "{} is not empty; restore into another directory with --dir, or move it away first",
-                dir.display()
-            );
-            Err(Usage(error).into())
+    let unseen = || format!("{} cannot be looked into", dir.display());
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(unseen)?,
+    };
+    for entry in entries {
+        let name = entry.with_context(unseen)?.file_name();
+        if name == RESTORING {
+            let path = dir.join(name);
+            bail!("{} is there: another restore runs, or was killed; remove it if none runs", path.display());
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("{} cannot be looked into", dir.display())),
+        if NOTHING.iter().all(|nothing| name != *nothing) {
+            let cure = "restore into another directory with --dir, or move what is in it away first";
+            return Err(Usage(anyhow::anyhow!("{} is not empty; {cure}", dir.display())).into());
+        }
     }
+    Ok(())
 }
 
-/// The directory while it is not whole; dropped, it is removed.
-struct Unpacked {
+/// The directory while it is not whole, which nobody else may open; dropped, all that was made of it is removed.
+struct Unpacked<'a> {
+    dir: &'a Path,
+    /// Where everything is at first.
     path: PathBuf,
-    done: std::cell::Cell<bool>,
+    /// Whether the directory is new.
+    is_new: bool,
+    /// What has its place in the directory.
+    moved: RefCell<Vec<PathBuf>>,
+    done: Cell<bool>,
+    _lock: Lock,
 }
 
-impl Unpacked {
-    fn create(dir: &Path) -> anyhow::Result<Self> {
-        let name = dir.file_name().with_context(|| format!("{} is no directory's name", dir.display()))?;
-        let mut name = name.to_owned();
-        name.push(".restoring");
-        let path = dir.with_file_name(name);
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mode = |path: &Path| DirBuilder::new().mode(0o700).create(path);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(parent)
-            .with_context(|| format!("{} cannot be made", parent.display()))?;
-        match mode(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                bail!("{} is there: another restore runs, or was killed; remove it if none runs", path.display())
-            }
-            made => made.with_context(|| format!("{} cannot be made", path.display()))?,
-        }
-        let unpacked = Self { path, done: std::cell::Cell::new(false) };
-        for part in PARTS {
-            mode(&unpacked.path.join(part)).with_context(|| format!("{} cannot be made", unpacked.path.display()))?;
+impl<'a> Unpacked<'a> {
+    fn create(dir: &'a Path) -> anyhow::Result<Self> {
+        let is_new = !dir.exists();
+        let lock = Lock::take(dir)?;
+        let path = dir.join(RESTORING);
+        let unpacked = Self { dir, path, is_new, moved: RefCell::default(), done: Cell::new(false), _lock: lock };
+        let parts = PARTS.map(|part| unpacked.path.join(part));
+        for path in std::iter::once(&unpacked.path).chain(&parts) {
+            DirBuilder::new().mode(0o700).create(path).with_context(|| format!("{} cannot be made", path.display()))?;
         }
         Ok(unpacked)
     }
@@ -107,28 +127,64 @@ impl Unpacked {
         Ok(Flushed(options))
     }
 
-    /// Gives it its name, durably. An empty directory of that name is taken over.
-    fn finish(&self, dir: &Path) -> anyhow::Result<()> {
-        let unwritten = || format!("{} cannot be written", dir.display());
-        let sync = |path: &Path| File::open(path).and_then(|dir| dir.sync_all());
-        for part in PARTS {
-            sync(&self.path.join(part)).with_context(unwritten)?;
-        }
-        sync(&self.path).with_context(unwritten)?;
-        fs::rename(&self.path, dir).with_context(unwritten)?;
+    /// Gives everything its place, durably. `journal.meta` is the last: without, segments are refused.
+    fn finish(&self) -> anyhow::Result<()> {
+        let unwritten = || format!("{} cannot be written", self.dir.display());
+        self.move_up().with_context(unwritten)?;
         self.done.set(true);
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        sync(parent).with_context(unwritten)
+        let _ = fs::remove_dir_all(&self.path); // empty
+        match self.is_new {
+            true => sync(self.dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))),
+            false => Ok(()),
+        }
+        .with_context(unwritten)
+    }
+
+    fn move_up(&self) -> io::Result<()> {
+        fs::remove_file(self.path.join("lock"))?; // of reading it back
+        for part in PARTS {
+            sync(&self.path.join(part))?;
+        }
+        sync(&self.path)?;
+        let names: io::Result<Vec<_>> = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name())).collect();
+        for name in names?.into_iter().filter(|name| name != META) {
+            self.move_one(Path::new(&name))?;
+        }
+        sync(self.dir)?;
+        self.move_one(Path::new(META))?;
+        sync(self.dir)
+    }
+
+    fn move_one(&self, name: &Path) -> io::Result<()> {
+        let to = self.dir.join(name);
+        if to.symlink_metadata().is_ok() {
+            return Err(io::Error::other(format!("something made {} meanwhile", to.display())));
+        }
+        fs::rename(self.path.join(name), &to)?;
+        self.moved.borrow_mut().push(to);
+        Ok(())
     }
 }
 
 /// The directories in a journal's directory that a backup has files of.
 const PARTS: [&str; 2] = ["log", "claims"];
 
-impl Drop for Unpacked {
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+impl Drop for Unpacked<'_> {
     fn drop(&mut self) {
-        if !self.done.get() {
-            let _ = fs::remove_dir_all(&self.path); // what stays is named when it is in the way
+        if self.done.get() {
+            return;
+        }
+        for path in self.moved.borrow_mut().drain(..).rev() {
+            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        }
+        let _ = fs::remove_dir_all(&self.path); // what stays is named when it is in the way
+        let _ = fs::remove_file(self.dir.join("lock"));
+        if self.is_new {
+            let _ = fs::remove_dir(self.dir);
         }
     }
 }

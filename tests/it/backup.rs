@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
 use crate::support::app::status;
-use crate::support::gateway::{command, github_to, head};
+use crate::support::gateway::{PATIENCE, command, github_to, head};
 use crate::support::{FakeApp, Gateway};
 
 async fn forebay(args: &[&str], paths: &[&Path]) -> (Option<i32>, String) {
@@ -59,6 +62,9 @@ async fn what_was_acknowledged_before_a_backup_is_in_it_and_is_delivered_where_i
     assert!(text.contains("--force"), "{text}");
     let (code, text) = forebay(&["backup", "--force", "--admin", &gateway.admin, "--to"], &[&file]).await;
     assert_eq!(code, Some(0), "{text}");
+    let (code, text) = forebay(&["backup", "--force", "--json", "--admin", &gateway.admin, "--to"], &[&file]).await;
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, report["file"].as_str()), (Some(0), file.to_str()), "{text}");
     let old = gateway.kill().await;
 
     let dir = tempfile::tempdir().unwrap();
@@ -122,9 +128,56 @@ async fn a_stopped_gateways_journal_is_backed_up_where_it_lies_and_a_broken_back
     let (code, text) = forebay(&["restore"], &[&file, Path::new("--dir"), &target]).await;
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("1 events; 0 deliveries wait, 0 are dead"), "{text}");
+    let names_in = |dir: &Path| Vec::from_iter(names(dir).iter().map(|path| path.file_name().unwrap().to_owned()));
+    let restored = names_in(&target);
+
+    // A mount point's root cannot be replaced, nor can what a link leads to: all is unpacked inside.
+    let (disk, link) = (elsewhere.path().join("disk"), elsewhere.path().join("link"));
+    std::fs::create_dir_all(disk.join("lost+found")).unwrap();
+    std::os::unix::fs::symlink("disk", &link).unwrap();
+    std::fs::write(&file, &changed).unwrap();
+    let (code, text) = forebay(&["restore"], &[&file, Path::new("--dir"), &link]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert_eq!(names_in(&disk), ["lost+found"], "nothing is left");
+    std::fs::write(&file, &whole).unwrap();
+    let (code, text) = forebay(&["restore", "--json"], &[&file, Path::new("--dir"), &link]).await;
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &report["events"], &report["damaged"]), (Some(0), &1.into(), &0.into()), "{text}");
+    assert!(link.is_symlink());
+    std::fs::remove_dir(disk.join("lost+found")).unwrap();
+    assert_eq!(names_in(&disk), restored);
+    assert!(!restored.contains(&".restoring".into()), "{restored:?}");
+    std::fs::create_dir_all(elsewhere.path().join("killed/.restoring")).unwrap();
+    let killed = elsewhere.path().join("killed");
+    let (code, text) = forebay(&["restore"], &[&file, Path::new("--dir"), &killed]).await;
+    assert!(code == Some(1) && text.contains("or was killed"), "{text}");
     drop(dir);
     let (code, text) =
         forebay(&["backup", "--to"], &[&elsewhere.path().join("x.tar"), Path::new("--dir"), &data]).await;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("journal.meta"), "{text}");
+}
+
+#[tokio::test]
+async fn a_backup_that_is_told_to_stop_leaves_nothing() {
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); // takes connections and never answers
+    let elsewhere = tempfile::tempdir().unwrap();
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+        let admin = format!("http://{}", mute.local_addr().unwrap());
+        let mut backup = command();
+        backup.args(["backup", "--admin", &admin, "--to"]).arg(elsewhere.path().join("backup.tar"));
+        let backup = backup.stderr(std::process::Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let begun = async {
+            while names(elsewhere.path()).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, begun).await.unwrap();
+        let pid = i32::try_from(backup.id().unwrap()).ok().and_then(Pid::from_raw).unwrap();
+        kill_process(pid, signal).unwrap();
+        let ended = tokio::time::timeout(PATIENCE, backup.wait_with_output()).await.unwrap().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert!(ended.status.code() == Some(1) && said.contains(name), "{said}");
+        assert_eq!(names(elsewhere.path()), Vec::<PathBuf>::new());
+    }
 }

@@ -4,10 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::support::gateway::{command, github_to, head};
+use crate::support::gateway::{PATIENCE, command, github_to, head};
 use crate::support::{FakeApp, Gateway, reserve};
 
 /// Runs `doctor --json` on `config`; the exit code, and the report.
@@ -246,6 +247,50 @@ async fn nothing_is_lost_in_the_kills_that_doctor_makes_and_no_config_is_needed(
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing behind");
 }
 
+#[tokio::test]
+async fn doctor_that_is_told_to_stop_takes_its_gateway_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::HUP, "SIGHUP"), (Signal::INT, "SIGINT")] {
+        let mut doctor = command();
+        doctor.args(["doctor", "--crash", "100000", "--dir"]).arg(dir.path()).current_dir(dir.path());
+        let doctor = doctor.stderr(std::process::Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let id = doctor.id().unwrap();
+        let lock = dir.path().join(format!(".forebay-crash-{id}/data/lock"));
+        let gateway = async {
+            loop {
+                let holder = std::fs::read_to_string(&lock).unwrap_or_default();
+                if let Some(pid) = holder.strip_suffix('\n').and_then(|pid| Pid::from_raw(pid.parse().ok()?)) {
+                    return pid;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let gateway = tokio::time::timeout(PATIENCE, gateway).await.unwrap();
+        kill_process(Pid::from_raw(i32::try_from(id).unwrap()).unwrap(), signal).unwrap();
+        let ended = tokio::time::timeout(PATIENCE, doctor.wait_with_output()).await.unwrap().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert!(ended.status.code() == Some(1) && said.contains(name), "{said}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing behind");
+        assert!(test_kill_process(gateway).is_err(), "no gateway runs on");
+    }
+}
+
+#[tokio::test]
+async fn doctor_tells_of_what_was_found_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = write(dir.path(), &(head(dir.path()) + &github_to("http://127.0.0.1:9")));
+    let corrupt = dir.path().join("data/corrupt");
+    std::fs::create_dir_all(&corrupt).unwrap();
+    let (_, report) = doctor(&config, &[]).await;
+    assert!(!report["checks"].as_array().unwrap().iter().any(|check| check["what"] == "damage"), "{report:#}");
+    for number in 0..2 {
+        std::fs::write(corrupt.join(format!("0000000{number}-00000000-00000010.bin")), "x").unwrap();
+    }
+    let (_, report) = doctor(&config, &[]).await;
+    let (verdict, said) = line(&report, "damage");
+    assert!(verdict == "warn" && said.starts_with("2 stretches") && said.contains("dead-letters"), "{said}");
+}
+
 /// A gateway that forgets what it has kept: before each start its log is taken away.
 #[tokio::test]
 async fn doctor_notices_a_gateway_that_loses_what_it_acknowledged() {
@@ -266,7 +311,7 @@ async fn doctor_notices_a_gateway_that_loses_what_it_acknowledged() {
 async fn doctor_says_what_keeps_it_from_trying() {
     let dir = tempfile::tempdir().unwrap();
     for (arguments, said) in [
-        (&["--dir", "/nowhere/at/all"][..], "name a directory with --dir"),
+        (&["--dir", "/nowhere/at/all"][..], "--dir names a directory that is there"),
         (&["--dir", ".", "--gateway", "/bin/false"], "the gateway did not start"),
     ] {
         let mut command = command();

@@ -21,6 +21,7 @@ use self::books::{Books, Broken};
 use self::gateway::{Gateway, Scratch};
 use self::sender::Sender;
 use super::super::client::http_client;
+use super::super::interrupt::Signals;
 use super::super::text::plain;
 
 /// Who sends at the same time.
@@ -52,8 +53,13 @@ pub struct CrashArgs {
 /// Kills it `kills` times in `dir`, and reports. Exit codes: 0 where everything held, 1 otherwise.
 ///
 /// # Errors
-/// What keeps it from trying: the directory, the program, a gateway that does not start.
+/// What keeps it from trying: the directory, the program, a gateway that does not start; a signal to stop. The gateway and the
+/// scratch journal are gone then.
 pub async fn run(args: &CrashArgs, kills: u32, dir: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
+    Signals::new().context("signals cannot be waited for")?.unless(attempt(args, kills, dir, as_json)).await
+}
+
+async fn attempt(args: &CrashArgs, kills: u32, dir: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let program = match &args.gateway {
         Some(program) => program.clone(),

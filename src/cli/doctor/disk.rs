@@ -36,6 +36,7 @@ pub(super) fn checks(settings: &Settings, checks: &mut Vec<Check>) -> Option<Hol
         ),
     });
     checks.push(flush::check(&existing));
+    checks.extend(damage(dir));
     holder.ok().flatten()
 }
 
@@ -188,6 +189,20 @@ fn holder(lock: &Path) -> io::Result<Option<Holder>> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What was found damaged and is set aside, if there is any.
+fn damage(dir: &Path) -> Option<Check> {
+    let corrupt = dir.join("corrupt");
+    let count = fs::read_dir(&corrupt).ok()?.count();
+    let detail = match count {
+        0 => return None,
+        1 => format!("one stretch of the log was found damaged; what stood there is in {}", corrupt.display()),
+        _ => format!("{count} stretches of the log were found damaged; what stood there is in {}", corrupt.display()),
+    };
+    let cure = "look after the disk (`smartctl`, the kernel's log); `forebay dead-letters` has the deliveries that were lost \
+                (reason `damaged`): have them sent again; then remove the files";
+    Some(Check::warn("damage", detail, cure))
 }
 
 /// When the journal in `dir` was last written to.

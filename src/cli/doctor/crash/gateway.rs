@@ -27,9 +27,11 @@ impl Scratch {
     pub(super) fn new(dir: &Path, app: SocketAddr) -> anyhow::Result<Self> {
         let dir = std::path::absolute(dir).context("no such directory; name another one with --dir")?;
         clear(&dir);
+        enough(&dir)?;
         let path = dir.join(format!("{SCRATCH}{}", std::process::id()));
-        fs::create_dir(&path)
-            .with_context(|| format!("cannot make {}; name a directory with --dir", path.display()))?;
+        fs::create_dir(&path).with_context(|| {
+            format!("cannot make {}; --dir names a directory that is there and can be written to", path.display())
+        })?;
         let scratch = Self(path);
         let (data, secret) = (scratch.0.join("data"), sender::secret());
         let source =
@@ -65,6 +67,19 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0); // the next run tries again
     }
+}
+
+/// What a gateway needs to have room to be under load: segments, the index, and what it keeps free of the disk.
+const SPACE: u64 = 64 << 20;
+
+fn enough(dir: &Path) -> anyhow::Result<()> {
+    let Ok(facts) = rustix::fs::statvfs(dir) else { return Ok(()) }; // making something in it says what is wrong
+    let free = facts.f_bavail.saturating_mul(facts.f_frsize);
+    if free < SPACE {
+        let (free, space) = (free >> 20, SPACE >> 20);
+        bail!("{}: the disk is too small: {free} MiB are free, {space} are needed; --dir names another", dir.display());
+    }
+    Ok(())
 }
 
 /// Removes what runs that were killed have left.
