@@ -1,5 +1,6 @@
 //! Health and metrics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

@@ -280,6 +280,12 @@ pub fn read_around(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::R
     Ok(filled)
 }
 
+/// Whether everything in a range of a file can be read.
+pub fn can_read(file: &dyn DiskFile, range: std::ops::Range<u64>) -> bool {
+    let mut page = [0; PAGE as usize];
+    range.step_by(page.len()).all(|at| file.read_at(&mut page, at).is_ok())
+}
+
 /// Whether a read failed because of what is on the disk there: another place may be read, and trying again is no use.
 pub fn is_bad_sector(error: &io::Error) -> bool {
     use rustix::io::Errno;

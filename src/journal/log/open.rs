@@ -12,16 +12,17 @@ use super::claims::{self, Claims, Held};
 use super::crew::Workplace;
 use super::damage::{Stretch, Survey};
 use super::entry::{Lost, Segment};
+use super::facts::EventFacts;
 use super::parts::{self, Parts};
 use super::record::{Home, KIND_EVENT, Record};
 use super::reserve;
 use super::routes::Known;
 use super::segment::{self, FORMAT, FORMAT_OLDEST, Found, HEADER_BYTES, Header, RawRecord, Scan, SegmentKey};
-use super::state::{EventFacts, Rearmed, State};
+use super::state::{Rearmed, State};
 use super::stored::{self, EventOutline};
 use super::survey::no_key;
 use crate::base::UnixMillis;
-use crate::journal::disk::{Disk, DiskFile};
+use crate::journal::disk::{self, Disk, DiskFile};
 use crate::journal::{KeyUse, Position};
 
 /// Why a journal could not be opened.
@@ -192,11 +193,11 @@ pub fn recover(
     }
     disk.sync_dir(segment::DIR).map_err(failed("cannot flush the segments' directory"))?;
     let (known, lost) = reading.lost();
-    for stretch in lost.iter().filter(|stretch| stretch.why == Lost::Damaged) {
+    for stretch in &lost {
         let Some(end) = reading.state.segments.get(&stretch.segment).map(|segment| segment.end) else {
             continue; // let go of
         };
-        if !stretch.is_still_there(disk, store, end) {
+        if !stretch.is_still_there(disk, store, end.max(stretch.bytes.end)) {
             let what = format!("cannot read {}", segment::path(stretch.segment));
             let error = io::Error::other("what can be read of it changes from one try to the next; try again");
             return Err(OpenError::Io { what, error }); // what is there must not be passed over
@@ -308,7 +309,7 @@ impl Reading {
             Ordering::Greater => 0,
         };
         self.read_bytes += u64::from(end.saturating_sub(new_from));
-        let mut scan = Scan::new(file, key, from, end, 4 << 20);
+        let mut scan = Scan::new(Arc::clone(&file), key, from, end, 4 << 20);
         let mut survey = Survey::after(key.number, entries);
         while let Some(found) = scan.next().map_err(failed(format!("cannot read {path}")))? {
             match found {
@@ -326,7 +327,10 @@ impl Reading {
             Arc::make_mut(segment).close();
         }
         let mut found = survey.end(0);
-        let may_be_torn = |from| last && segment::position(key.number, from) >= self.proven;
+        let may_be_torn = |from| {
+            let unproven = last && segment::position(key.number, from) >= self.proven;
+            unproven && disk::can_read(&*file, u64::from(from)..u64::from(end)) // a bad sector is no torn write
+        };
         let torn = found.last_mut().filter(|stretch| stretch.bytes.end == end && may_be_torn(stretch.bytes.start));
         if let Some(torn) = torn {
             let Range { start: from, end: to } = torn.bytes.clone();

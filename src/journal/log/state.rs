@@ -11,11 +11,12 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
 use super::entry::{Entry, Segment, Standing};
+use super::facts::EventFacts;
 use super::record::Home;
 use super::routes::{Known, Route, Table};
 use super::segment;
 use super::shares::Sources;
-use super::stored::{EventOutline, Progress, StoredDelivery};
+use super::stored::{Progress, StoredDelivery};
 use crate::base::{Name, UnixMillis};
 use crate::event::{AttemptReason, DeliveryId, EventId};
 use crate::journal::{Lane, Located, Pending, Position, Rearm, Verdict};
@@ -452,40 +453,6 @@ pub struct Rearmed {
     pub attempts: u32,
     /// When.
     pub at: UnixMillis,
-}
-
-/// What [`State::add_event`] needs of an event's record.
-#[derive(Clone, Debug)]
-pub struct EventFacts {
-    /// The event's id.
-    pub id: EventId,
-    /// The source that took it.
-    pub source: Name,
-    /// When it was received.
-    pub received_at: UnixMillis,
-    /// Its deliveries.
-    pub deliveries: Vec<StoredDelivery>,
-    /// Where it was before.
-    pub moved_from: Option<(Position, u32)>,
-    /// Whether nothing of it is left.
-    pub erased: bool,
-    /// The record's size in the log.
-    pub bytes: u32,
-}
-
-impl EventFacts {
-    /// Those of `record`, whose payload is of so many bytes.
-    pub fn of(record: EventOutline, payload: usize) -> Self {
-        Self {
-            id: record.id,
-            source: record.source,
-            received_at: record.received_at,
-            deliveries: record.deliveries,
-            moved_from: record.moved_from,
-            erased: record.erased,
-            bytes: u32::try_from(segment::record_bytes(payload)).unwrap_or(u32::MAX),
-        }
-    }
 }
 
 /// The delivery `id` as its lane's owner sees it.

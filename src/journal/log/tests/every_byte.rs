@@ -213,6 +213,11 @@ async fn every_truncation_keeps_what_is_whole_before_it() {
     for length in (0..bytes.len()).step_by(step()) {
         let mut files = sample.files.clone();
         files.get_mut(name).unwrap().truncate(length);
+        // The checkpoint and the claims know that the log went further: what is cut off is missed.
+        let journal = opened(&files).unwrap_or_else(|error| panic!("{length}: {error}"));
+        assert!(look(&journal, &sample).await.damaged > 0, "cut at {length} in silence");
+        // Without them it looks as a crash leaves it.
+        files.retain(|name, _| name != "checkpoint" && !name.starts_with("claims/"));
         let journal = opened(&files).unwrap_or_else(|error| panic!("{length}: {error}"));
         let seen = look(&journal, &sample).await;
         let whole = |(file, range, ..): &&Whole| file != name || range.end <= length;
@@ -226,7 +231,8 @@ async fn every_truncation_keeps_what_is_whole_before_it() {
         assert!(missing.iter().all(|event| rearmed.contains(event)), "cut at {length}: {missing:?}");
         // What says that a segment was let go of may be cut off as well: then that one is missing.
         let explains = length >= 64 && records.iter().all(|record| record.2 != 6 || whole(&record));
-        assert!(seen.damaged == 0 || !explains, "cut at {length}: a torn end is no damage");
+        // The list of runs of claims is missed, and nothing else.
+        assert!(seen.damaged <= 1 || !explains, "cut at {length}: a torn end is no damage");
     }
 }
 
