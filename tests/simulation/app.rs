@@ -13,7 +13,6 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tower::service_fn;
 
-use crate::clock::pass;
 use crate::sim::Sim;
 use crate::world::Reach;
 
@@ -115,7 +114,10 @@ async fn serve(sim: Arc<Sim>, application: usize, mut stream: DuplexStream) {
             lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
         };
         let Some(request) = sim.oracle().arrives(&sim, application, header, &body) else { return };
-        pass(1).await; // connections that were given up are closed by now
+        // Connections that were given up are closed by now, this one perhaps as well.
+        if tokio::time::timeout(Duration::from_millis(1), stream.read_u8()).await.is_ok() {
+            return sim.oracle().done(&sim, request, None, None);
+        }
         sim.oracle().counts(&sim, application);
         let answer = sim.moods().answer(application, sim.now());
         let (reach, status) = match answer {
@@ -128,7 +130,8 @@ async fn serve(sim: Arc<Sim>, application: usize, mut stream: DuplexStream) {
             Answer::CutShort => (Reach::AppCutsShort, 0),
         };
         if let Answer::Late(millis) = answer {
-            pass(millis).await;
+            // Whoever gives up meanwhile closes the connection: the request is no longer under way then.
+            let _ = tokio::time::timeout(Duration::from_millis(millis), stream.read_u8()).await;
         }
         sim.world.reach(reach);
         sim.world.note(format_args!("{application}: {request} {answer:?}"));
