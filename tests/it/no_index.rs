@@ -26,7 +26,7 @@ async fn an_index_that_cannot_be_opened_keeps_nothing_from_being_delivered() {
     assert!(gateway.log().iter().any(|line| line.contains("the index cannot be opened")));
 
     std::fs::remove_file(&in_the_way).unwrap();
-    gateway.says("follows the journal again").await;
+    gateway.says("the index follows the journal again").await;
     gateway.event(&id, "delivered").await;
     let ready = gateway.get("/readyz").await;
     assert!(!ready.text().contains("index"), "{}", ready.text());
