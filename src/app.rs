@@ -172,6 +172,7 @@ impl Gateway {
 
         descriptors::fit(&mut config);
         let endpoints = Endpoints::first(&config, &metrics)?;
+        log::Lock::peek(&config.journal.dir)?; // said before its addresses are found taken, too
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let bound = ingress::bind(&config.ingress, workers)?;
         let address = config.admin.listen;

@@ -74,5 +74,13 @@ async fn a_second_gateway_on_the_same_journal_exits_3() {
     assert_eq!(second.status.code(), Some(3));
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(said.contains("in use by another forebay") && said.contains(&gateway.pid().to_string()), "{said}");
+
+    // Started with the very same config, its addresses are taken as well: that is not what it is told.
+    let config = std::fs::read_to_string(gateway.config()).unwrap();
+    let address = gateway.ingress.rsplit('/').next().unwrap();
+    let same = gateway.config().with_file_name("same.yaml");
+    std::fs::write(&same, config.replacen("127.0.0.1:0", address, 1)).unwrap();
+    let third = crate::support::gateway::command().args(["serve", "-c"]).arg(&same).output().await.unwrap();
+    assert_eq!(third.status.code(), Some(3), "{}", String::from_utf8_lossy(&third.stderr));
     assert_eq!(gateway.github("1", b"{}").await.status, 200, "the first is not disturbed");
 }

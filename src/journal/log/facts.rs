@@ -6,7 +6,7 @@ use crate::base::{Name, UnixMillis};
 use crate::event::EventId;
 use crate::journal::Position;
 
-/// What [`State::add_event`] needs of an event's record.
+/// What [`super::state::State::add_event`] needs of an event's record.
 #[derive(Clone, Debug)]
 pub struct EventFacts {
     /// The event's id.
