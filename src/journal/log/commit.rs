@@ -150,10 +150,8 @@ impl Writer {
         let (now, sealed_by) = (self.time.now(), sealer.as_ref().map(|sealer| sealer.id()));
         let key = SegmentKey { store: self.store, number };
         let oldest = self.state().segments.keys().next().copied().unwrap_or(number);
-        let mut created = segment::create(&*self.disk, key, oldest, now, sealed_by);
-        if created.as_ref().is_err_and(|error| self.reserve.give_up(&*self.disk, error)) {
-            created = segment::create(&*self.disk, key, oldest, now, sealed_by);
-        }
+        let disk = &*self.disk;
+        let created = self.reserve.or_give_up(disk, || segment::create(disk, key, oldest, now, sealed_by));
         let file = created.map_err(|error| self.write_failed(&error, "begin a segment"))?;
         self.active = Active::begun(number, file, sealer);
         self.log_bytes += u64::from(HEADER_BYTES);

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::aside;
+use super::aside::{self, Aside};
 use super::codec::{Decoder, Encoder, Malformed};
 use super::commit::{Batch, Broken, Effect};
 use super::damage::Stretch;
@@ -238,9 +238,10 @@ impl Writer {
         }
         batch.must_be_durable();
         self.commit(&mut batch)?;
+        let mut aside = Aside::look(&*self.disk, self.limits.max_bytes / aside::PART);
         for (Stretch { segment, bytes, why, .. }, deliveries) in noted {
             if why == Lost::Damaged {
-                let aside = aside::set_aside(&*self.disk, segment, &bytes, self.limits.max_bytes / aside::PART);
+                let aside = aside.keep(&*self.disk, segment, &bytes);
                 self.gauges.damaged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 self.metrics.journal().damaged();
                 let (from, to) = (bytes.start, bytes.end);

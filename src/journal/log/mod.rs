@@ -186,10 +186,7 @@ impl LogJournal {
         let oldest = state.segments.keys().next().copied().unwrap_or(next_segment);
         let now = time.now();
         let mut reserve = Reserve::of(&*disk, limits.max_bytes);
-        let mut created = segment::create(&*disk, key, oldest, now, sealed_by);
-        if created.as_ref().is_err_and(|error| reserve.give_up(&*disk, error)) {
-            created = segment::create(&*disk, key, oldest, now, sealed_by);
-        }
+        let created = reserve.or_give_up(&*disk, || segment::create(&*disk, key, oldest, now, sealed_by));
         let file = created.map_err(cannot("cannot begin a segment"))?;
         let fresh = Segment::begun(segment::HEADER_BYTES, now, sealed_by);
         state.segments.insert(next_segment, Arc::new(fresh));

@@ -52,6 +52,17 @@ impl Reserve {
         filled
     }
 
+    /// Does `what`; where that fails for want of space, once more with the reserve given up.
+    ///
+    /// # Errors
+    /// Those of `what`.
+    pub fn or_give_up<T>(&mut self, disk: &dyn Disk, what: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match what() {
+            Err(error) if self.give_up(disk, &error) => what(),
+            done => done,
+        }
+    }
+
     /// Gives it up for whoever met `error`. False if that was not for want of space, or nothing is held.
     pub fn give_up(&mut self, disk: &dyn Disk, error: &io::Error) -> bool {
         let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
