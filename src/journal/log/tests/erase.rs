@@ -212,3 +212,23 @@ async fn crashed_at_every_step(encryption: Encryption) {
     }
     assert!(whole >= 2 && erased >= 8, "{whole} whole, {erased} erased");
 }
+
+/// The record that says so rots, and the whole log is read: the event's own says that it was erased, too.
+#[tokio::test]
+async fn an_erased_event_stays_erased_although_what_says_so_is_damaged() {
+    let store = Store::new();
+    let erased = fresh(store.append(telling(1, &["app"])).await);
+    store.journal.erase(erased).await.unwrap();
+    store.append(entry(b"later", Some(2), &["app"])).await;
+    let file = store.dir.path().join(segment::path(1));
+    let mut bytes = fs::read(&file).unwrap();
+    let mut at = segment::HEADER_BYTES as usize;
+    while bytes[at + 4] != 9 {
+        let length = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap());
+        at += segment::record_bytes(length as usize);
+    }
+    bytes[at + 30] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let store = store.crashed();
+    assert_eq!((store.journal.stats().lanes[0].pending, store.journal.stats().damaged), (1, 1));
+}

@@ -135,3 +135,17 @@ async fn delivery_goes_on_while_the_disk_is_full() {
     let journal = on(&disk.after_power_cut(), &clock);
     assert_eq!((journal.stats().lanes[0].pending, journal.stats().lanes[0].dead), (1, 10));
 }
+
+/// A disk that is full to the last byte keeps no gateway from starting: what is held back is given up for its first segment.
+#[tokio::test]
+async fn a_full_disk_keeps_no_journal_from_being_opened() {
+    let (disk, clock) = (Forgetful::default(), clock());
+    let journal = on(&disk, &clock);
+    append(&journal, 1, Sync::Durable).await.unwrap();
+    journal.trim(Retention::default()).await.unwrap();
+    assert!(disk.list(".").unwrap().iter().any(|(name, _)| name == "reserve"), "held");
+    journal.close().await;
+    disk.leave(10);
+    let journal = on(&disk, &clock);
+    assert_eq!(journal.stats().lanes[0].pending, 1);
+}
